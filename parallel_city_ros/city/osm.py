@@ -1,0 +1,166 @@
+"""OpenStreetMap files (.osm, .osm.pbf) through pyosmium.
+
+Tags follow the OSM wiki's "Simple 3D Buildings": `height`, `min_height`,
+`building:levels`, `building:min_level`, and `building:part` areas, which replace the
+outline they lie in.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import osmium
+import shapely
+from shapely.strtree import STRtree
+
+from parallel_city_ros.city.model import Building, City, HeightSource
+from parallel_city_ros.errors import CityFileError
+from parallel_city_ros.geo import LocalFrame
+
+ATTRIBUTION = "© OpenStreetMap contributors, ODbL"
+METRES_PER_LEVEL = 3.2      # storey of a European town house, slab included
+MAX_HEIGHT_M = 1000.0       # no building is higher; a larger value is a typing error
+MIN_ASSUMED_HEIGHT_M = 12.0
+KEEP_REMAINDER_M2 = 4.0     # an outline's rest smaller than this is a drawing inaccuracy
+
+_NUMBER = re.compile(r"^\s*([0-9]+(?:[.,][0-9]+)?)\s*(m|meter|metre|metres|ft|feet|')?\s*$")
+_FEET_INCHES = re.compile(r"^\s*(\d+)\s*'\s*(?:(\d+)\s*\"\s*)?$")
+
+
+def parse_length_m(text: str | None) -> float | None:
+    """'12', '12.5 m', '40 ft' or 7'6" in metres; None for anything else or absurd."""
+    if not text:
+        return None
+    if match := _FEET_INCHES.match(text):
+        value = (int(match[1]) + int(match[2] or 0) / 12) * 0.3048
+    elif match := _NUMBER.match(text.lower()):
+        value = float(match[1].replace(",", "."))
+        if match[2] in ("ft", "feet", "'"):
+            value *= 0.3048
+    else:
+        return None
+    return value if 0 <= value <= MAX_HEIGHT_M else None
+
+
+def _parse_levels(text: str | None) -> float | None:
+    try:
+        levels = float(text.replace(",", ".")) if text else math.nan
+    except ValueError:
+        return None
+    return levels if 0 <= levels <= 250 else None
+
+
+@dataclass
+class _Area:
+    osm_id: str
+    tags: dict[str, str]
+    polygon: shapely.Geometry
+    is_part: bool
+
+
+def _height(tags) -> tuple[float | None, HeightSource]:
+    if height := parse_length_m(tags.get("height") or tags.get("building:height")):
+        return height, HeightSource.MEASURED
+    if levels := _parse_levels(tags.get("building:levels")):
+        levels += _parse_levels(tags.get("roof:levels")) or 0.0
+        return levels * METRES_PER_LEVEL, HeightSource.LEVELS
+    return None, HeightSource.ASSUMED
+
+
+def _base(tags) -> float:
+    base = parse_length_m(tags.get("min_height"))
+    if base is None:
+        base = (_parse_levels(tags.get("building:min_level")) or 0.0) * METRES_PER_LEVEL
+    return base
+
+
+def _read_areas(path: Path) -> tuple[list[_Area], int]:
+    """Building areas in longitude and latitude, and how many had no valid outline."""
+    factory = osmium.geom.WKBFactory()
+    areas, skipped = [], 0
+    keys = osmium.filter.KeyFilter("building", "building:part")
+    for area in osmium.FileProcessor(str(path)).with_areas(keys):
+        if not isinstance(area, osmium.osm.Area):
+            continue
+        tags = {tag.k: tag.v for tag in area.tags}
+        part = tags.get("building:part", "no")
+        if tags.get("building", "no") == "no" and part == "no":
+            continue
+        try:
+            polygon = shapely.from_wkb(factory.create_multipolygon(area), on_invalid="raise")
+        except (RuntimeError, shapely.errors.GEOSException):
+            skipped += 1
+            continue
+        kind = "way" if area.from_way() else "relation"
+        areas.append(_Area(f"{kind}/{area.orig_id()}", tags, polygon,
+                           is_part=tags.get("building", "no") == "no"))
+    return areas, skipped
+
+
+def read_osm(path: str | Path) -> City:
+    """Read the buildings of an OpenStreetMap extract.
+
+    The frame's origin is the south-west corner of the built area, so that the map lies
+    in positive coordinates. Without terrain the ground is flat at z = 0.
+
+    Raises
+    ------
+    CityFileError
+        If the file is missing, is no OSM data, is cut off, or has no buildings.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CityFileError(f"{path}: no such file; give an OpenStreetMap .osm or .osm.pbf file")
+    try:
+        areas, skipped = _read_areas(path)
+    except (RuntimeError, OSError, ValueError) as error:
+        raise CityFileError(
+            f"{path}: cannot be read as OpenStreetMap data ({error}); the file is cut off or of "
+            "another kind, download or export it again as .osm or .osm.pbf") from error
+    if not areas:
+        raise CityFileError(
+            f"{path}: holds no buildings (no closed way or multipolygon with a 'building' tag); "
+            "choose an extract that covers a built-up area")
+    lon0, lat0, _, _ = shapely.total_bounds([a.polygon for a in areas])
+    frame = LocalFrame(float(lat0), float(lon0))
+    for area in areas:
+        polygon = shapely.transform(
+            area.polygon, lambda c: frame.to_enu(c[:, 1], c[:, 0])[:, :2])
+        area.polygon = polygon if polygon.is_valid else shapely.make_valid(polygon)
+    return _assemble(path, frame, areas, skipped)
+
+
+def _assemble(path: Path, frame: LocalFrame, areas: list[_Area], skipped: int) -> City:
+    known = [h for h, _ in (_height(a.tags) for a in areas) if h is not None]
+    assumed = max(MIN_ASSUMED_HEIGHT_M, round(median(known), 1) if known else 0.0)
+    parts = [a for a in areas if a.is_part]
+    tree = STRtree([p.polygon for p in parts]) if parts else None
+    counts = {s.value: 0 for s in HeightSource}
+    buildings = []
+    for area in areas:
+        height, source = _height(area.tags)
+        counts[source.value] += 1
+        footprint = area.polygon
+        if not area.is_part and tree is not None:
+            inside = [parts[i].polygon for i in tree.query(footprint, "intersects")]
+            if inside:
+                footprint = shapely.difference(footprint, shapely.union_all(inside))
+                if footprint.area < KEEP_REMAINDER_M2:
+                    continue
+        top = assumed if height is None else height
+        base = min(_base(area.tags), top)
+        if base >= top:     # a part said to end where it begins: stand it on the ground
+            base = 0.0
+        buildings.append(Building(building_id=area.osm_id, footprint=footprint, base_z=base,
+                                  top_z=top, source=source, is_part=area.is_part))
+    x0, y0, x1, y1 = shapely.total_bounds([a.polygon for a in areas])
+    return City(
+        name=path.name, frame=frame, extent=(float(x0), float(y0), float(x1), float(y1)),
+        buildings=tuple(buildings), n_buildings=len(areas) - len(parts),
+        n_parts=sum(a.tags.get("building:part", "no") != "no" for a in areas),
+        n_skipped=skipped, assumed_height_m=assumed, attribution=ATTRIBUTION,
+        height_sources=counts)
