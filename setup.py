@@ -8,8 +8,8 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).resolve().parent
 MANIFEST = ElementTree.parse(HERE / "package.xml").getroot()
 NAME = MANIFEST.findtext("name")
-
-NODES = ("twin_map_server", "planner_server", "mission_executor", "cpss_monitor")
+# Each node is a module of nodes/ with a main().
+NODES = sorted(p.stem for p in (HERE / NAME / "nodes").glob("*_*.py") if p.stem[0] != "_")
 
 
 def share(folder):

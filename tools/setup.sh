@@ -208,6 +208,6 @@ PACKAGE_KEY=$(cat setup.py setup.cfg package.xml pyproject.toml | sha256sum)
 
 step venv "$VENV" "Python environment in .venv" make_venv
 printf '%s' "$MACHINE" >"$STAMPS/machine"
-step requirements "$REQUIREMENTS_KEY" "Python packages, 1.9 GB" install_requirements
+step requirements "$REQUIREMENTS_KEY" "Python packages, about 1.6 GB" install_requirements
 step interfaces "$INTERFACES_KEY" "ROS interfaces" build_interfaces
 step package "$PACKAGE_KEY" "$PACKAGE" install_package
