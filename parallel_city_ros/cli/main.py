@@ -35,11 +35,14 @@ def city():
 
 @city.command()
 @click.argument("file", type=click.Path())
+@click.option("--resolution", default=2.0, show_default=True, help="Edge of a voxel, metres.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-def info(file, as_json):
+def info(file, resolution, as_json):
     """What an OpenStreetMap FILE (.osm, .osm.pbf) holds, and what is only assumed."""
     from parallel_city_ros.city.osm import read_osm
+    from parallel_city_ros.city.voxels import voxelise
     found = read_osm(file)
+    grid = voxelise(found, resolution)
     east, north = found.extent[2] - found.extent[0], found.extent[3] - found.extent[1]
     if as_json:
         json.dump({
@@ -50,6 +53,8 @@ def info(file, as_json):
             "origin": {"latitude_deg": found.frame.latitude_deg,
                        "longitude_deg": found.frame.longitude_deg,
                        "altitude_m": found.frame.altitude_m},
+            "resolution_m": resolution, "shape": grid.occupied.shape,
+            "map_hash": grid.map_hash,
             "crs": found.frame.crs.to_proj4(), "attribution": found.attribution,
         }, sys.stdout)
         click.echo()
@@ -59,5 +64,7 @@ def info(file, as_json):
                f"{east:.0f} x {north:.0f} m")
     click.echo(f"heights: {heights['measured']} measured, {heights['levels']} from levels, "
                f"{heights['assumed']} assumed ({found.assumed_height_m:g} m)")
+    nx, ny, nz = grid.occupied.shape
+    click.echo(f"twin: {nx} x {ny} x {nz} voxels of {resolution:g} m, hash {grid.map_hash}")
     click.echo(f"origin: {found.frame.latitude_deg:.7f}, {found.frame.longitude_deg:.7f} (WGS84)")
     click.echo(found.attribution)
