@@ -9,7 +9,11 @@ HERE = Path(__file__).resolve().parent
 MANIFEST = ElementTree.parse(HERE / "package.xml").getroot()
 NAME = MANIFEST.findtext("name")
 # Each node is a module of nodes/ with a main().
-NODES = sorted(p.stem for p in (HERE / NAME / "nodes").glob("*_*.py") if p.stem[0] != "_")
+NODES = sorted(
+    path.stem
+    for path in (HERE / NAME / "nodes").glob("*.py")
+    if "\ndef main(" in path.read_text(encoding="utf-8")
+)
 
 
 def share(folder):

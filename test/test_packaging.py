@@ -15,7 +15,7 @@ import parallel_city_ros
 ROOT = Path(__file__).resolve().parent.parent
 MANIFEST = ElementTree.parse(ROOT / "package.xml").getroot()
 INTERFACE_FILES = sorted((ROOT / "interfaces").glob("*/*.[mas][src]*"))
-NODES = {"twin_map_server", "planner_server", "mission_executor", "cpss_monitor"}
+NODES = {p.stem for p in (ROOT / "parallel_city_ros" / "nodes").glob("*_*.py") if p.stem[0] != "_"}
 
 
 def test_version_is_that_of_package_xml():

@@ -13,7 +13,6 @@ ROOT=$PWD
 VENV=$ROOT/.venv
 STAMPS=$VENV/stamps
 PACKAGE=parallel_city_ros
-NODES="twin_map_server planner_server mission_executor cpss_monitor"
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
 unset _ROS_WHEELS_BOOTSTRAP_COMPLETE PYTHONHOME
 
@@ -161,7 +160,11 @@ install_package() {
     mkdir -p "$share" "$executables" "$VENV/share/ament_index/resource_index/packages"
     for name in launch config worlds package.xml; do ln -sfn "$ROOT/$name" "$share/$name"; done
     ln -sfn "$ROOT/resource/$PACKAGE" "$VENV/share/ament_index/resource_index/packages/$PACKAGE"
-    for name in parallel-city $NODES; do ln -sfn "$VENV/bin/$name" "$executables/$name"; done
+    "$VENV/bin/python" - <<'PYTHON_END' | while read -r name; do ln -sfn "$VENV/bin/$name" "$executables/$name"; done
+from importlib.metadata import distribution
+for entry in distribution("parallel_city_ros").entry_points.select(group="console_scripts"):
+    print(entry.name)
+PYTHON_END
 }
 
 # --- do what is missing -----------------------------------------------------------
@@ -204,7 +207,7 @@ fi
 
 REQUIREMENTS_KEY=$(sha256sum <requirements.txt)
 INTERFACES_KEY=$(find interfaces tools/wheel_includes.cmake -type f | LC_ALL=C sort | xargs -d '\n' sha256sum | sha256sum)
-PACKAGE_KEY=$(cat setup.py setup.cfg package.xml pyproject.toml | sha256sum)
+PACKAGE_KEY=$({ cat setup.py setup.cfg package.xml pyproject.toml; grep -l '^def main(' $PACKAGE/nodes/*.py || true; } 2>/dev/null | sha256sum)
 
 step venv "$VENV" "Python environment in .venv" make_venv
 printf '%s' "$MACHINE" >"$STAMPS/machine"
