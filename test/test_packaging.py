@@ -15,7 +15,11 @@ import parallel_city_ros
 ROOT = Path(__file__).resolve().parent.parent
 MANIFEST = ElementTree.parse(ROOT / "package.xml").getroot()
 INTERFACE_FILES = sorted((ROOT / "interfaces").glob("*/*.[mas][src]*"))
-NODES = {p.stem for p in (ROOT / "parallel_city_ros" / "nodes").glob("*_*.py") if p.stem[0] != "_"}
+NODES = {
+    path.stem
+    for path in (ROOT / "parallel_city_ros" / "nodes").glob("*.py")
+    if "\ndef main(" in path.read_text()
+}
 
 
 def test_version_is_that_of_package_xml():

@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
-from importlib.metadata import distribution
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
