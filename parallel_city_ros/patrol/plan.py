@@ -1,0 +1,148 @@
+"""A plan: one certified patrol, what it is worth, and the map that it was made on."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from parallel_city_ros.errors import ConfigError, PlanError
+from parallel_city_ros.geo import LocalFrame
+from parallel_city_ros.patrol.certificate import Certificate, Check
+from parallel_city_ros.patrol.task import Drone, PatrolTask
+
+FORMAT = 1      # of the file; raised when a reader of the old one would misread the new
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objectives:
+    """What a patrol is judged by; see PatrolTask.drone for the unit of carbon."""
+
+    coverage_km2: float     # f1, weighted area seen
+    carbon: float           # f2, Drone.carbon_per_km times the length
+    noise_m: float          # f3
+    fitness: float          # F, less is better
+    violation: float = 0.0  # G, 0 if feasible
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PatrolPlan:
+    """Where to fly, and on what map that is certified.
+
+    path : (B + 2, 3) ENU metres, start and goal included
+    map_hash, map_update : base of the twin and number of the newest event in it
+    city_file : the file that the twin was made of, "" if unknown
+    """
+
+    task: PatrolTask
+    path: np.ndarray
+    objectives: Objectives
+    certificate: Certificate
+    planner_id: str
+    seed: int
+    evaluations: int
+    coverage_floor_km2: float
+    map_hash: str
+    map_update: int
+    frame: LocalFrame
+    resolution: float
+    city_file: str = ""
+    attribution: str = ""
+
+    @property
+    def length_m(self) -> float:
+        return float(np.linalg.norm(np.diff(self.path, axis=0), axis=1).sum())
+
+    def to_dict(self) -> dict:
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        values |= {name: asdict(getattr(self, name)) for name in ("task", "objectives", "frame")}
+        values["path"] = self.path.tolist()
+        values["certificate"] = self.certificate.to_dict()
+        return {"format": FORMAT, "length_m": self.length_m} | values
+
+    @classmethod
+    def from_dict(cls, values: dict) -> PatrolPlan:
+        """Inverse of to_dict.
+
+        Raises
+        ------
+        PlanError
+            Names the field that is missing, of another kind or out of range.
+        """
+        if not isinstance(values, dict):
+            raise PlanError("a plan is one JSON object; make one with: parallel-city plan")
+        if values.get("format") != FORMAT:
+            raise PlanError(f"format is {values.get('format')!r}, this version reads {FORMAT}; "
+                            "make the plan again")
+        try:
+            path = np.array(values["path"], float)
+            task = dict(values["task"])
+            plan = cls(
+                task=PatrolTask(**task | {"drone": Drone(**task["drone"])}
+                                | {k: tuple(task[k]) for k in ("start", "goal")}),
+                path=path, objectives=Objectives(**values["objectives"]),
+                certificate=Certificate(tuple(
+                    Check(**check | {"where": tuple(check["where"])})
+                    for check in values["certificate"]["checks"])),
+                frame=LocalFrame(**values["frame"]),
+                **{f.name: _typed(f.name, values[f.name], f.type) for f in fields(cls)
+                   if f.type in _SIMPLE})
+        except KeyError as error:
+            raise PlanError(f"field {error} is missing; make the plan again") from error
+        except (TypeError, ValueError, ConfigError) as error:
+            raise PlanError(f"{error}; make the plan again") from error
+        if path.ndim != 2 or path.shape[1] != 3 or len(path) < 2 or not np.isfinite(path).all():
+            raise PlanError(f"path must be at least two points of three finite numbers, has shape "
+                            f"{path.shape}; make the plan again")
+        return plan
+
+    def save(self, file: str | Path) -> None:
+        """Write the plan; the file is complete or was not touched."""
+        write_atomically(file, json.dumps(self.to_dict(), indent=1) + "\n")
+
+    @classmethod
+    def load(cls, file: str | Path) -> PatrolPlan:
+        """Read a plan.
+
+        Raises
+        ------
+        PlanError
+            Names the file and what is wrong with it.
+        """
+        try:
+            text = Path(file).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise PlanError(f"{file}: cannot be read ({error})") from error
+        try:
+            return cls.from_dict(json.loads(text))
+        except json.JSONDecodeError as error:
+            raise PlanError(f"{file}: is not JSON ({error}); make the plan again") from error
+        except PlanError as error:
+            raise PlanError(f"{file}: {error}") from error
+
+
+_SIMPLE = {"str": str, "int": int, "float": (int, float)}
+
+
+def _typed(name: str, value, kind: str):
+    """The value, if it is of that kind and finite."""
+    wrong = not isinstance(value, _SIMPLE[kind]) or isinstance(value, bool)
+    if wrong or (kind == "float" and not math.isfinite(value)):
+        raise ValueError(f"{name} must be a {kind}, is {value!r}")
+    return value
+
+
+def write_atomically(file: str | Path, content: str | bytes) -> None:
+    """Write a file so that it is complete or absent, whatever interrupts."""
+    file = Path(file)
+    part = file.with_name(f".{file.name}.{os.getpid()}.part")
+    data = content.encode() if isinstance(content, str) else content
+    try:
+        part.write_bytes(data)
+        part.replace(file)
+    finally:
+        part.unlink(missing_ok=True)

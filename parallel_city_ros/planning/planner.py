@@ -1,0 +1,144 @@
+"""One call from task to certified plan, anytime: the best so far on cancel or time-out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+
+from parallel_city_ros.city.voxels import VoxelGrid
+from parallel_city_ros.errors import ConfigError
+from parallel_city_ros.patrol.certificate import Certificate, certify
+from parallel_city_ros.patrol.evaluator import Evaluator
+from parallel_city_ros.patrol.task import PatrolTask, require
+from parallel_city_ros.planning.de_aco_paper import DeAcoPaper, DeAcoPaperConfig
+
+PLANNERS = {"de_aco_paper": (DeAcoPaper, DeAcoPaperConfig)}
+
+
+class PlanStatus(Enum):
+    SUCCEEDED = "succeeded"
+    CANCELLED = "cancelled"
+    TIMEOUT = "timeout"
+    NO_VALID_PATH = "no_valid_path"
+    START_OCCUPIED = "start_occupied"
+    GOAL_OCCUPIED = "goal_occupied"
+    OUTSIDE_MAP = "outside_map"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanRequest:
+    task: PatrolTask
+    planner_id: str = "de_aco_paper"
+    seed: int = 0
+    evaluation_budget: int = 20_000
+    time_budget_s: float = 60.0
+
+    def __post_init__(self):
+        if self.planner_id not in PLANNERS:
+            raise ConfigError(f"planner_id {self.planner_id!r} is unknown; choose one of "
+                              f"{', '.join(PLANNERS)}")
+        require(self.evaluation_budget >= 1, self, "evaluation_budget", "at least 1")
+        require(0 < self.time_budget_s < float("inf"), self, "time_budget_s",
+                "a finite number above 0")
+        require(self.seed >= 0, self, "seed", "0 or more")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """After each generation; times in seconds, scores of the best path so far."""
+
+    generation: int
+    evaluations: int
+    scores: dict[str, float]
+    time_left_s: float
+
+    @property
+    def feasible(self) -> bool:
+        return self.scores["violation"] == 0
+
+
+@dataclass(frozen=True)
+class PlanOutcome:
+    """path and certificate are None unless a feasible path was found.
+
+    path : (B + 2, 3) ENU metres; history : one Progress a generation
+    """
+
+    status: PlanStatus
+    message: str
+    path: np.ndarray | None = None
+    scores: dict[str, float] | None = None
+    certificate: Certificate | None = None
+    history: tuple[Progress, ...] = ()
+
+
+def _ends_that_cannot_be(evaluator: Evaluator) -> PlanOutcome | None:
+    """Start and goal need their clearance; says where it would hold."""
+    grid, task = evaluator.grid, evaluator.task
+    ends = (("start", task.start, PlanStatus.START_OCCUPIED),
+            ("goal", task.goal, PlanStatus.GOAL_OCCUPIED))
+    for name, point, status in ends:
+        i, j = np.floor((np.array(point[:2]) - grid.origin[:2]) / grid.resolution).astype(int)
+        nx, ny = grid.surface.shape
+        label = f"{name.capitalize()} ({point[0]:g}, {point[1]:g}, {point[2]:g}) m"
+        if not (0 <= i < nx and 0 <= j < ny):
+            upper = grid.origin[:2] + np.array([nx, ny]) * grid.resolution
+            return PlanOutcome(PlanStatus.OUTSIDE_MAP, (
+                f"{label} is outside the map, which reaches from ({grid.origin[0]:g}, "
+                f"{grid.origin[1]:g}) to ({upper[0]:g}, {upper[1]:g}) m"))
+        floor = max(evaluator.clearance_surface[i, j], grid.origin[2] + task.min_altitude)
+        if point[2] < floor:
+            return PlanOutcome(status, (
+                f"{label} is too low: buildings there reach {grid.surface[i, j]:g} m; "
+                f"raise it to {np.ceil(floor):g} m or move it"))
+    return None
+
+
+def plan(grid: VoxelGrid, request: PlanRequest, *, weights=None,
+         on_progress: Callable[[Progress], None] = lambda progress: None,
+         cancelled: Callable[[], bool] = lambda: False) -> PlanOutcome:
+    """Plan one patrol over one version of the twin.
+
+    weights : (nx, ny) worth of each ground cell, or None for 1 everywhere
+
+    Same seed and evaluation budget, same plan, unless the time budget ends it first.
+    """
+    ends_at = time.monotonic() + request.time_budget_s
+
+    def stopped():
+        return cancelled() or time.monotonic() >= ends_at
+
+    evaluator = Evaluator(grid, request.task, weights)
+    if impossible := _ends_that_cannot_be(evaluator):
+        return impossible
+    algorithm, config = PLANNERS[request.planner_id]
+    optimiser = algorithm(evaluator, config(), np.random.default_rng(request.seed), stopped)
+    evaluator.evaluations = 0       # trees are seeding, the budget is the search's
+    history = []
+    while True:
+        paths = optimiser.ask()
+        optimiser.tell(paths, evaluator(paths))
+        path, scores = optimiser.best
+        history.append(Progress(len(history), evaluator.evaluations, scores,
+                                max(0.0, ends_at - time.monotonic())))
+        on_progress(history[-1])
+        if stopped() or evaluator.evaluations + len(paths) > request.evaluation_budget:
+            break
+    status = PlanStatus.SUCCEEDED
+    if cancelled():
+        status = PlanStatus.CANCELLED
+    elif time.monotonic() >= ends_at:
+        status = PlanStatus.TIMEOUT
+    certificate = certify(grid, request.task, path)
+    if scores["violation"] > 0 or not certificate.valid:
+        broken = ", ".join(c.constraint for c in certificate.broken) or "coverage floor"
+        if status is PlanStatus.SUCCEEDED:
+            status = PlanStatus.NO_VALID_PATH
+        return PlanOutcome(status, f"no feasible path in the budget; the best breaks: {broken}",
+                           history=tuple(history))
+    return PlanOutcome(status, f"feasible after {evaluator.evaluations} evaluations", path, scores,
+                       certificate, tuple(history))

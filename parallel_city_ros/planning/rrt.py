@@ -1,0 +1,136 @@
+"""Initial paths: rapidly-exploring random trees (LaValle 1998) that keep turn and climb."""
+
+from __future__ import annotations
+
+from math import cos, radians, tan
+
+import numpy as np
+from numba import njit
+
+from parallel_city_ros.patrol.evaluator import Evaluator
+
+STEP_SHARE = 0.7          # of the longest leg: resampling at corners must not lengthen legs
+GOAL_BIAS = 0.1           # share of samples that are the goal itself
+CLIMB_SHARE = 0.8         # of the steepest climb, so that resampling keeps it
+MAX_NODES = 6000
+SMOOTHING = (0, 3, 10, 30)  # passes of a 1-2-1 filter, the first that is feasible is kept
+
+
+def rrt_paths(evaluator: Evaluator, count: int, rng: np.random.Generator,
+              cancelled=lambda: False, attempts: int = 4) -> np.ndarray:
+    """(count, B + 2, 3) paths in ENU metres, one tree for each; some may be infeasible.
+
+    Trees grow in bands of altitude of their own, so that the population differs in height.
+    """
+    task, grid = evaluator.task, evaluator.grid
+    ground = grid.origin[2]
+    bounds = np.array([[*grid.origin[:2], ground + task.min_altitude],
+                       [*(grid.origin[:2] + np.array(grid.surface.shape) * grid.resolution),
+                        ground + task.max_altitude]])
+    leg = STEP_SHARE * task.drone.max_speed * task.time_step_s
+    start, goal = np.array(task.start, float), np.array(task.goal, float)
+    paths = np.empty((count, task.track_points + 2, 3))
+    for q in range(count):
+        middle = bounds[0, 2] + (q + rng.random()) / count * (bounds[1, 2] - bounds[0, 2])
+        band = np.clip((middle - 10.0, middle + 10.0), bounds[0, 2], bounds[1, 2])
+        best, best_cost = evaluator.straight(), np.inf
+        for _ in range(attempts):
+            if cancelled():
+                break
+            tree = _grow(int(rng.integers(2**31)), start, goal, evaluator.clearance_surface,
+                         grid.resolution, bounds, band, leg,
+                         CLIMB_SHARE * tan(radians(task.drone.max_climb_deg)),
+                         cos(radians(task.drone.max_turn_deg)), GOAL_BIAS, MAX_NODES)
+            if not len(tree):
+                continue
+            dense = _resample(tree, 3 * len(best))
+            candidates = np.array([_resample(_smooth(dense, n), len(best)) for n in SMOOTHING])
+            cost = evaluator(candidates).cost
+            k = int(np.argmin(cost))
+            if cost[k] < best_cost:
+                best, best_cost = candidates[k], cost[k]
+            if best_cost < 1.0:
+                break
+        paths[q] = best
+    paths[:, 0], paths[:, -1] = start, goal
+    return paths
+
+
+def _resample(path, n):
+    travelled = np.r_[0.0, np.cumsum(np.linalg.norm(np.diff(path, axis=0), axis=1))]
+    wanted = np.linspace(0, travelled[-1], n)
+    return np.stack([np.interp(wanted, travelled, path[:, d]) for d in range(3)], axis=1)
+
+
+def _smooth(path, passes):
+    path = path.copy()
+    for _ in range(passes):
+        path[1:-1] = 0.25 * path[:-2] + 0.5 * path[1:-1] + 0.25 * path[2:]
+    return path
+
+
+@njit(cache=True, nogil=True)
+def _is_free(a, b, clear, cell, bounds):
+    nx, ny = clear.shape
+    n = int(np.sqrt(((a - b) ** 2).sum()) / cell) + 1
+    for s in range(n + 1):
+        p = a + (b - a) * (s / n)
+        i, j = int(np.floor((p[0] - bounds[0, 0]) / cell)), int(
+            np.floor((p[1] - bounds[0, 1]) / cell))
+        if i < 0 or j < 0 or i >= nx or j >= ny:
+            return False
+        if p[2] < clear[i, j] or p[2] < bounds[0, 2] or p[2] > bounds[1, 2]:
+            return False
+    return True
+
+
+@njit(cache=True, nogil=True)
+def _grow(seed, start, goal, clear, cell, bounds, band, step, climb, cos_turn, bias, max_nodes):
+    """(K, 3) nodes from start to goal; empty if none was found."""
+    np.random.seed(seed)
+    nodes, parent = np.empty((max_nodes + 2, 3)), np.full(max_nodes + 2, -1)
+    nodes[0], n = start, 1
+    sample, new = np.empty(3), np.empty(3)
+    for _ in range(max_nodes):
+        if np.random.random() < bias:
+            sample[:] = goal
+        else:
+            for d in range(2):
+                sample[d] = bounds[0, d] + np.random.random() * (bounds[1, d] - bounds[0, d])
+            sample[2] = band[0] + np.random.random() * (band[1] - band[0])
+        nearest, least = 0, np.inf
+        for k in range(n):
+            d2 = ((nodes[k, 0] - sample[0]) ** 2 + (nodes[k, 1] - sample[1]) ** 2
+                  + 4 * (nodes[k, 2] - sample[2]) ** 2)    # climbing is dear
+            if d2 < least:
+                least, nearest = d2, k
+        dx, dy = sample[0] - nodes[nearest, 0], sample[1] - nodes[nearest, 1]
+        m = np.sqrt(dx * dx + dy * dy) + 1e-9
+        share = min(1.0, step / m)
+        dz = min(max(sample[2] - nodes[nearest, 2], -climb * m), climb * m)
+        new[0], new[1] = nodes[nearest, 0] + share * dx, nodes[nearest, 1] + share * dy
+        new[2] = nodes[nearest, 2] + share * dz
+        if parent[nearest] >= 0:
+            ax = nodes[nearest, 0] - nodes[parent[nearest], 0]
+            ay = nodes[nearest, 1] - nodes[parent[nearest], 1]
+            if ax * dx + ay * dy < cos_turn * m * np.sqrt(ax * ax + ay * ay):
+                continue
+        if not _is_free(nodes[nearest], new, clear, cell, bounds):
+            continue
+        nodes[n], parent[n] = new, nearest
+        n += 1
+        left = np.sqrt((new[0] - goal[0]) ** 2 + (new[1] - goal[1]) ** 2)
+        if left < step and abs(new[2] - goal[2]) <= climb * left and _is_free(
+                new, goal, clear, cell, bounds):
+            nodes[n], parent[n] = goal, n - 1
+            count, k = 0, n
+            while k >= 0:
+                count += 1
+                k = parent[k]
+            path, k = np.empty((count, 3)), n
+            while k >= 0:
+                count -= 1
+                path[count] = nodes[k]
+                k = parent[k]
+            return path
+    return nodes[:0].copy()
