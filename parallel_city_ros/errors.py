@@ -4,6 +4,7 @@ ParallelCityError
 ├── ConfigError          a setting, flag or parameter is out of range
 ├── CityFileError        a city file is missing, broken or empty
 ├── OutsideMapError      a point lies outside the map
+├── MapUpdateError       an update does not fit the map it is applied to
 ├── PlanError            a plan file is broken, or may not be flown
 ├── SetupError           the environment lacks something
 └── AutopilotError       the drone did not do as asked
@@ -28,6 +29,10 @@ class CityFileError(ParallelCityError):
 
 
 class OutsideMapError(ParallelCityError, ValueError):
+    pass
+
+
+class MapUpdateError(ParallelCityError):
     pass
 
 

@@ -89,17 +89,35 @@ class VoxelGrid:
         return self.occupied[index[..., 0], index[..., 1], index[..., 2]] & ~sky
 
     def with_prism(self, footprint, lower_z: float, upper_z: float) -> VoxelGrid:
-        """The next version of the twin, in which a prism (an event) is occupied.
+        """The next version of the twin, in which a prism is occupied.
 
         footprint : polygon in ENU metres; lower_z, upper_z : metres
         """
         top = int(np.ceil((upper_z - self.origin[2]) / self.resolution - 1e-9)) + SKY_VOXELS
-        nx, ny, nz = self.occupied.shape
-        occupied = np.zeros((nx, ny, max(nz, top)), bool)
-        occupied[:, :, :nz] = self.occupied
+        occupied = self._copy(top)
         _fill_prism(occupied, self.origin, self.resolution, footprint, lower_z, upper_z)
+        return self._next(occupied, self.map_update + 1)
+
+    def with_box(self, lower, box: np.ndarray, map_update: int) -> VoxelGrid:
+        """The version map_update of the twin, in which a box of voxels was replaced.
+
+        lower : (3,) indices of its lowest voxel; box : (a, b, c) bool, may be higher than the grid
+        """
+        i, j, k = (int(v) for v in lower)
+        a, b, c = box.shape
+        occupied = self._copy(k + c)
+        occupied[i:i + a, j:j + b, k:k + c] = box
+        return self._next(occupied, map_update)
+
+    def _copy(self, height: int) -> np.ndarray:
+        nx, ny, nz = self.occupied.shape
+        occupied = np.zeros((nx, ny, max(nz, height)), bool)
+        occupied[:, :, :nz] = self.occupied
+        return occupied
+
+    def _next(self, occupied: np.ndarray, map_update: int) -> VoxelGrid:
         return VoxelGrid(occupied, self.origin, self.resolution, self.frame, self.attribution,
-                         self.map_update + 1, self.map_hash)
+                         map_update, self.map_hash)
 
 
 def voxelise(city: City, resolution: float = 2.0, margin: float = 20.0) -> VoxelGrid:
@@ -135,20 +153,31 @@ def voxelise(city: City, resolution: float = 2.0, margin: float = 20.0) -> Voxel
     return VoxelGrid(occupied, origin, float(resolution), city.frame, city.attribution)
 
 
-def _fill_prism(occupied, origin, resolution, footprint, lower_z, upper_z) -> None:
-    """Occupy, in place, every voxel whose cube meets the prism."""
+def footprint_box(grid: VoxelGrid, footprint) -> tuple[tuple[int, int], tuple[int, int]] | None:
+    """Columns (i0, j0) to (i1, j1), exclusive, that a footprint may touch; None if none."""
+    return _footprint_box(grid.occupied.shape, grid.origin, grid.resolution, footprint)
+
+
+def _footprint_box(shape, origin, resolution, footprint):
     bounds = (np.array(footprint.bounds).reshape(2, 2) - origin[:2]) / resolution
-    shape = np.array(occupied.shape)
     lower = np.clip(np.floor(bounds[0] - 1e-9).astype(int), 0, shape[:2])
     upper = np.clip(np.floor(bounds[1] + 1e-9).astype(int) + 1, 0, shape[:2])
     if (lower >= upper).any():
+        return None
+    return (int(lower[0]), int(lower[1])), (int(upper[0]), int(upper[1]))
+
+
+def _fill_prism(occupied, origin, resolution, footprint, lower_z, upper_z) -> None:
+    """Occupy, in place, every voxel whose cube meets the prism."""
+    box = _footprint_box(occupied.shape, origin, resolution, footprint)
+    if box is None:
         return
-    i, j = np.meshgrid(*(np.arange(lo, hi) for lo, hi in zip(lower, upper, strict=True)),
-                       indexing="ij")
+    i, j = np.meshgrid(*(np.arange(lo, hi) for lo, hi in zip(*box, strict=True)), indexing="ij")
     x, y = origin[0] + i * resolution, origin[1] + j * resolution
     cells = shapely.box(x, y, x + resolution, y + resolution)
     shapely.prepare(footprint)
     touched = shapely.intersects(footprint, cells)
-    k0 = int(np.clip(np.floor((lower_z - origin[2]) / resolution + 1e-9), 0, shape[2]))
-    k1 = int(np.clip(np.ceil((upper_z - origin[2]) / resolution - 1e-9), 0, shape[2]))
+    nz = occupied.shape[2]
+    k0 = int(np.clip(np.floor((lower_z - origin[2]) / resolution + 1e-9), 0, nz))
+    k1 = int(np.clip(np.ceil((upper_z - origin[2]) / resolution - 1e-9), 0, nz))
     occupied[i[touched], j[touched], k0:k1] = True

@@ -44,7 +44,8 @@ class Evaluator:
     """Evaluates paths over one version of the twin; not to be shared between threads.
 
     weights : (nx, ny) float array, worth of seeing each ground cell, 1 by default
-    coverage_floor_km2 : least weighted coverage; None takes what the straight flight sees
+    coverage_floor_km2 : least weighted coverage; None takes the task's share of the reachable
+        worth or, if that is 0, what the straight flight sees
     """
 
     def __init__(self, grid: VoxelGrid, task: PatrolTask, weights=None,
@@ -73,10 +74,18 @@ class Evaluator:
             task.min_altitude, task.max_altitude, cos(radians(drone.max_turn_deg)),
             tan(radians(drone.max_climb_deg)), drone.max_speed * task.time_step_s,
             drone.carbon_per_km, task.time_step_s, drone.endurance_s, 0.0])
-        if coverage_floor_km2 is None:
+        if coverage_floor_km2 is None and task.coverage_floor > 0:
+            coverage_floor_km2 = task.coverage_floor * self.reachable_km2
+        elif coverage_floor_km2 is None:
             coverage_floor_km2 = float(self(self.straight()[None]).coverage_km2[0])
             self.evaluations = 0
         self._parameters[-1] = self.coverage_floor_km2 = coverage_floor_km2
+
+    @property
+    def reachable_km2(self) -> float:
+        """Worth of all ground above which the altitude band and the clearance leave room."""
+        room = self.clearance_surface <= self._ground + self.task.max_altitude
+        return float(1e-6 * self.grid.resolution**2 * self._weights[room].sum())
 
     def straight(self) -> np.ndarray:
         """(B + 2, 3) the direct flight."""

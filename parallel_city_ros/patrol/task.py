@@ -15,11 +15,12 @@ def require(condition: bool, owner: object, name: str, expected: str) -> None:
             f"{type(owner).__name__}.{name} must be {expected}, got {getattr(owner, name)}")
 
 
-def _require_positive(owner) -> None:
+def _require_positive(owner, besides: str = "") -> None:
     for f in fields(owner):
         value = getattr(owner, f.name)
-        if isinstance(value, float):
-            require(math.isfinite(value) and value > 0, owner, f.name, "a finite number above 0")
+        if f.type == "float" and f.name != besides:
+            require(isinstance(value, int | float) and math.isfinite(value) and value > 0,
+                    owner, f.name, "a finite number above 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,13 +60,18 @@ class PatrolTask:
     clearance_horizontal: float = 4.0  # m
     clearance_vertical: float = 5.0   # m
     tube_radius: float = 2.0          # m the drone may leave its legs by, at corners
+    coverage_floor: float = 0.0       # least share of the reachable worth seen, 0..1;
+    #                                   0: as much as the straight flight sees
 
     def __post_init__(self):
         for name in ("start", "goal"):
             value = getattr(self, name)
             require(len(value) == 3 and all(map(math.isfinite, value)), self, name,
                     "three finite numbers, metres east, north and up")
-        _require_positive(self)
+        require(0 <= self.coverage_floor <= 1, self, "coverage_floor", "in [0, 1]")
+        require(self.coverage_floor > 0 or self.start[:2] != self.goal[:2], self, "coverage_floor",
+                "above 0 where start and goal are the same, or not to patrol at all is best")
+        _require_positive(self, besides="coverage_floor")
         require(self.track_points >= 1, self, "track_points", "at least 1")
         require(self.min_altitude < self.max_altitude, self, "min_altitude",
                 f"below max_altitude ({self.max_altitude})")

@@ -11,8 +11,9 @@ import numpy as np
 
 from parallel_city_ros.city.voxels import VoxelGrid
 from parallel_city_ros.errors import ConfigError
-from parallel_city_ros.patrol.certificate import Certificate, certify
+from parallel_city_ros.patrol.certificate import certify
 from parallel_city_ros.patrol.evaluator import Evaluator
+from parallel_city_ros.patrol.plan import Objectives, PatrolPlan
 from parallel_city_ros.patrol.task import PatrolTask, require
 from parallel_city_ros.planning.de_aco_paper import DeAcoPaper, DeAcoPaperConfig
 
@@ -53,26 +54,21 @@ class Progress:
 
     generation: int
     evaluations: int
-    scores: dict[str, float]
+    objectives: Objectives
     time_left_s: float
 
     @property
     def feasible(self) -> bool:
-        return self.scores["violation"] == 0
+        return self.objectives.violation == 0
 
 
 @dataclass(frozen=True)
 class PlanOutcome:
-    """path and certificate are None unless a feasible path was found.
-
-    path : (B + 2, 3) ENU metres; history : one Progress a generation
-    """
+    """plan is None unless a feasible path was found; history has one Progress a generation."""
 
     status: PlanStatus
     message: str
-    path: np.ndarray | None = None
-    scores: dict[str, float] | None = None
-    certificate: Certificate | None = None
+    plan: PatrolPlan | None = None
     history: tuple[Progress, ...] = ()
 
 
@@ -98,12 +94,13 @@ def _ends_that_cannot_be(evaluator: Evaluator) -> PlanOutcome | None:
     return None
 
 
-def plan(grid: VoxelGrid, request: PlanRequest, *, weights=None,
+def plan(grid: VoxelGrid, request: PlanRequest, *, weights=None, city_file: str = "",
          on_progress: Callable[[Progress], None] = lambda progress: None,
          cancelled: Callable[[], bool] = lambda: False) -> PlanOutcome:
     """Plan one patrol over one version of the twin.
 
     weights : (nx, ny) worth of each ground cell, or None for 1 everywhere
+    city_file : written into the plan, so that it can be checked against the city again
 
     Same seed and evaluation budget, same plan, unless the time budget ends it first.
     """
@@ -123,7 +120,8 @@ def plan(grid: VoxelGrid, request: PlanRequest, *, weights=None,
         paths = optimiser.ask()
         optimiser.tell(paths, evaluator(paths))
         path, scores = optimiser.best
-        history.append(Progress(len(history), evaluator.evaluations, scores,
+        objectives = Objectives(**scores)
+        history.append(Progress(len(history), evaluator.evaluations, objectives,
                                 max(0.0, ends_at - time.monotonic())))
         on_progress(history[-1])
         if stopped() or evaluator.evaluations + len(paths) > request.evaluation_budget:
@@ -134,11 +132,15 @@ def plan(grid: VoxelGrid, request: PlanRequest, *, weights=None,
     elif time.monotonic() >= ends_at:
         status = PlanStatus.TIMEOUT
     certificate = certify(grid, request.task, path)
-    if scores["violation"] > 0 or not certificate.valid:
+    if objectives.violation > 0 or not certificate.valid:
         broken = ", ".join(c.constraint for c in certificate.broken) or "coverage floor"
         if status is PlanStatus.SUCCEEDED:
             status = PlanStatus.NO_VALID_PATH
         return PlanOutcome(status, f"no feasible path in the budget; the best breaks: {broken}",
                            history=tuple(history))
-    return PlanOutcome(status, f"feasible after {evaluator.evaluations} evaluations", path, scores,
-                       certificate, tuple(history))
+    return PlanOutcome(status, f"feasible after {evaluator.evaluations} evaluations", PatrolPlan(
+        task=request.task, path=path, objectives=objectives, certificate=certificate,
+        planner_id=request.planner_id, seed=request.seed, evaluations=evaluator.evaluations,
+        coverage_floor_km2=evaluator.coverage_floor_km2, map_hash=grid.map_hash,
+        map_update=grid.map_update, frame=grid.frame, resolution=grid.resolution,
+        city_file=city_file, attribution=grid.attribution), tuple(history))

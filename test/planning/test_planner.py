@@ -31,18 +31,18 @@ def outcome(helsinki, task):
 
 def test_plan_is_certified_and_beats_the_straight_flight(helsinki, task, outcome):
     assert outcome.status is PlanStatus.SUCCEEDED, outcome.message
-    assert outcome.certificate.valid
+    assert outcome.plan.certificate.valid
     evaluate = Evaluator(helsinki, task)
     straight = evaluate(evaluate.straight()[None])
-    assert outcome.scores["coverage_km2"] >= straight.coverage_km2[0] * (1 - 1e-9)
-    assert outcome.scores["fitness"] < straight.fitness[0]
-    best = [p.scores["fitness"] for p in outcome.history if p.feasible]
+    assert outcome.plan.objectives.coverage_km2 >= straight.coverage_km2[0] * (1 - 1e-9)
+    assert outcome.plan.objectives.fitness < straight.fitness[0]
+    best = [p.objectives.fitness for p in outcome.history if p.feasible]
     assert all(a >= b for a, b in zip(best, best[1:], strict=False))
 
 
 def test_same_seed_same_plan(helsinki, task, outcome):
     again = plan(helsinki, PlanRequest(task=task, seed=4, evaluation_budget=1500))
-    assert np.array_equal(outcome.path, again.path)
+    assert np.array_equal(outcome.plan.path, again.plan.path)
 
 
 def test_cancel_returns_the_best_so_far(helsinki, task):
@@ -50,7 +50,7 @@ def test_cancel_returns_the_best_so_far(helsinki, task):
     outcome = plan(helsinki, PlanRequest(task=task), on_progress=seen.append,
                    cancelled=lambda: len(seen) >= 3)
     assert outcome.status is PlanStatus.CANCELLED and len(outcome.history) == 3
-    assert outcome.path is None or outcome.certificate.valid
+    assert outcome.plan is None or outcome.plan.certificate.valid
 
 
 def test_ends_that_cannot_be(helsinki, task):
@@ -67,7 +67,7 @@ def test_a_wall_across_the_map_leaves_no_path(helsinki, task):
     wall = helsinki.with_prism(shapely.box(-500, 700, 3000, 720), 0, 130)
     outcome = plan(wall, PlanRequest(task=task, evaluation_budget=100, time_budget_s=5))
     assert outcome.status in (PlanStatus.NO_VALID_PATH, PlanStatus.TIMEOUT)
-    assert outcome.path is None
+    assert outcome.plan is None
 
 
 @pytest.mark.parametrize("settings", [
