@@ -1,0 +1,338 @@
+"""One drone through MAVSDK: blocking calls with deadlines, and immutable snapshots.
+
+MAVSDK lives on an asyncio loop in a thread of its own. Frames and units are converted
+here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import logging
+import math
+import socket
+import threading
+import time
+from collections import deque
+from dataclasses import replace
+from urllib.parse import urlsplit
+
+import numpy as np
+from mavsdk import logging as mavsdk_logging
+from mavsdk.asyncio import ComponentType, Configuration, Mavsdk, MavsdkError
+from mavsdk.asyncio.plugins.action import ActionAsync
+from mavsdk.asyncio.plugins.mission_raw import MissionItem as RawItem
+from mavsdk.asyncio.plugins.mission_raw import MissionRawAsync
+from mavsdk.asyncio.plugins.param import ParamAsync
+from mavsdk.asyncio.plugins.telemetry import TelemetryAsync
+
+from parallel_city_ros.errors import LinkError, RefusedError
+from parallel_city_ros.flight.mission import MissionItem
+from parallel_city_ros.flight.telemetry import Telemetry
+from parallel_city_ros.geo import heading_deg_to_yaw_enu, ned_to_enu
+
+logger = logging.getLogger(__name__)
+
+TRACK_LENGTH = 20_000       # positions kept until they are taken
+STATUS_TEXTS = 5
+CLOSE_S = 5.0               # wall
+# What MAVSDK calls a link that does not answer.
+_NO_ANSWER = ("TIMEOUT", "NO_SYSTEM", "CONNECTION_ERROR")
+_CHECKS = {
+    "is_gyrometer_calibration_ok": "gyroscope", "is_accelerometer_calibration_ok":
+    "accelerometer", "is_magnetometer_calibration_ok": "magnetometer",
+    "is_local_position_ok": "local position", "is_global_position_ok": "global position",
+    "is_home_position_ok": "home position", "is_armable": "arming checks"}
+
+
+class Autopilot:
+    """Methods block their thread, may be called from any, and raise
+
+    LinkError
+        if nothing is heard until the deadline;
+    RefusedError
+        if the autopilot says no. That a change of mode is acknowledged does not mean
+        that it was made: look at `snapshot`.
+
+    Every timeout is wall seconds.
+    """
+
+    def __init__(self, *, command_timeout_s: float = 10.0):
+        self._timeout_s = command_timeout_s
+        self._telemetry = Telemetry()
+        self._track: deque[tuple[float, float, float, float]] = deque(maxlen=TRACK_LENGTH)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._mavsdk: Mavsdk | None = None
+        self._watches: list[asyncio.Task] = []
+        self._kept: tuple = ()
+
+    def __enter__(self) -> Autopilot:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    # connection
+
+    def connect(self, address: str, timeout_s: float, *, rate_hz: float = 10.0) -> None:
+        """Listen or dial at a MAVSDK address, wait for an autopilot, subscribe to telemetry.
+
+        rate_hz : positions per second of vehicle time
+        """
+        if self._thread is not None:
+            raise LinkError("already connected; close() first")
+        _require_free_port(address)
+        _quiet_mavsdk()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="mavsdk", daemon=True)
+        self._thread.start()
+        try:
+            self._call(self._connect(address, timeout_s, rate_hz), "connect",
+                       timeout_s + self._timeout_s)
+        except BaseException:
+            self.close()
+            raise
+
+    async def _connect(self, address: str, timeout_s: float, rate_hz: float) -> None:
+        self._mavsdk = Mavsdk(Configuration.create_with_component_type(
+            ComponentType.GROUND_STATION))
+        try:
+            await self._mavsdk.add_any_connection(address)
+        except MavsdkError as error:
+            raise LinkError(f"cannot open {address} ({error}); use udpin://HOST:PORT to listen, "
+                            "udpout://HOST:PORT to dial, or serial:///dev/tty…:BAUD") from error
+        system = await self._mavsdk.first_autopilot(timeout_s)
+        if system is None:
+            raise LinkError(
+                f"no autopilot was heard at {address} within {timeout_s:g} s; is it running, and "
+                "does it send to this address and port? PX4 SITL sends to port 14540 + instance")
+        self._action, self._param = ActionAsync(system), ParamAsync(system)
+        self._mission, telemetry = MissionRawAsync(system), TelemetryAsync(system)
+        # A plugin that the garbage collector takes apart while Mavsdk.destroy() runs aborts
+        # the process, so all are kept until after it.
+        self._kept = (system, self._action, self._param, self._mission, telemetry)
+        for stream, follow in (
+                (telemetry.subscribe_attitude_quaternion, self._on_attitude),
+                (telemetry.subscribe_velocity_ned, self._on_velocity),
+                (telemetry.subscribe_position, self._on_position),
+                (telemetry.subscribe_flight_mode, self._on_mode),
+                (telemetry.subscribe_armed, self._on_armed),
+                (telemetry.subscribe_landed_state, self._on_landed),
+                (telemetry.subscribe_health, self._on_health),
+                (telemetry.subscribe_battery, self._on_battery),
+                (telemetry.subscribe_home, self._on_home),
+                (telemetry.subscribe_status_text, self._on_text),
+                (self._mission.subscribe_mission_progress, self._on_progress)):
+            self._watches.append(asyncio.ensure_future(_follow(stream(), follow)))
+        for set_rate in (telemetry.set_rate_position, telemetry.set_rate_attitude_quaternion):
+            try:
+                await set_rate(rate_hz)
+            except MavsdkError as error:
+                logger.warning("telemetry rate not set: %s", error)
+
+    def close(self) -> None:
+        """Let go of the drone, which goes on as it is. May be called twice."""
+        loop, thread, self._thread = self._loop, self._thread, None
+        if thread is None:
+            return
+        try:
+            asyncio.run_coroutine_threadsafe(self._disconnect(), loop).result(CLOSE_S)
+        except concurrent.futures.TimeoutError:
+            logger.warning("MAVSDK did not close within %g s", CLOSE_S)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(CLOSE_S)
+        if not thread.is_alive():
+            loop.close()
+
+    async def _disconnect(self) -> None:
+        for watch in self._watches:
+            watch.cancel()
+        await asyncio.gather(*self._watches, return_exceptions=True)
+        self._watches.clear()
+        if self._mavsdk is not None:
+            await asyncio.get_running_loop().run_in_executor(None, self._mavsdk.destroy)
+            self._mavsdk, self._kept = None, ()
+
+    def _call(self, coroutine, what: str, timeout_s: float | None = None):
+        """Run on MAVSDK's loop; its errors become ours."""
+        if self._thread is None:
+            coroutine.close()
+            raise LinkError(f"{what}: not connected; connect() first")
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            return future.result(self._timeout_s if timeout_s is None else timeout_s)
+        except concurrent.futures.TimeoutError as error:
+            future.cancel()
+            raise LinkError(f"{what}: the autopilot did not answer in time; check the link"
+                            ) from error
+        except MavsdkError as error:
+            result = getattr(getattr(error, "result", None), "name", str(error))
+            if result in _NO_ANSWER:
+                raise LinkError(f"{what}: the autopilot did not answer; check the link"
+                                ) from error
+            raise RefusedError(f"{what}: the autopilot says {result.lower().replace('_', ' ')}"
+                               f"{self._telemetry.last_words}") from error
+
+    # telemetry
+
+    @property
+    def snapshot(self) -> Telemetry:
+        return self._telemetry
+
+    def take_track(self) -> np.ndarray:
+        """(N, 4) positions since the last call: vehicle time in s, latitude and longitude in
+        degrees, metres above home."""
+        points = []
+        while self._track:
+            points.append(self._track.popleft())
+        return np.array(points, float).reshape(-1, 4)
+
+    def _update(self, **changes) -> None:
+        self._telemetry = replace(self._telemetry, **changes)
+
+    def _on_attitude(self, q) -> None:
+        heading = math.atan2(2 * (q.w * q.z + q.x * q.y), 1 - 2 * (q.y ** 2 + q.z ** 2))
+        now = q.timestamp_us * 1e-6
+        changes = {} if now == self._telemetry.vehicle_time_s else {
+            "last_message_wall_s": time.monotonic()}    # a frozen clock is a dead link
+        self._update(vehicle_time_s=now, yaw=heading_deg_to_yaw_enu(math.degrees(heading)),
+                     **changes)
+
+    def _on_velocity(self, v) -> None:
+        self._update(velocity=tuple(ned_to_enu((v.north_m_s, v.east_m_s, v.down_m_s)).tolist()))
+
+    def _on_position(self, p) -> None:
+        self._update(latitude_deg=p.latitude_deg, longitude_deg=p.longitude_deg,
+                     absolute_altitude_m=p.absolute_altitude_m,
+                     relative_altitude_m=p.relative_altitude_m)
+        # PX4 and the simulator send attitude and position at the same rate: the newest
+        # attitude's time is the position's to within one period.
+        if math.isfinite(self._telemetry.vehicle_time_s):
+            self._track.append((self._telemetry.vehicle_time_s, p.latitude_deg, p.longitude_deg,
+                                p.relative_altitude_m))
+
+    def _on_mode(self, mode) -> None:
+        self._update(flight_mode=mode.name)
+
+    def _on_armed(self, armed) -> None:
+        self._update(armed=bool(armed))
+
+    def _on_landed(self, state) -> None:
+        self._update(landed_state=state.name)
+
+    def _on_health(self, health) -> None:
+        failing = tuple(words for name, words in _CHECKS.items() if not getattr(health, name))
+        self._update(healthy=not failing, failing=failing)
+
+    def _on_battery(self, battery) -> None:
+        percent = battery.remaining_percent
+        self._update(battery_percent=percent if 0 <= percent <= 100 else math.nan,
+                     battery_voltage=battery.voltage_v)
+
+    def _on_home(self, home) -> None:
+        self._update(home=(home.latitude_deg, home.longitude_deg, home.absolute_altitude_m))
+
+    def _on_text(self, text) -> None:
+        logger.info("autopilot: %s", text.text)
+        self._update(status_texts=(*self._telemetry.status_texts, text.text)[-STATUS_TEXTS:])
+
+    def _on_progress(self, progress) -> None:
+        self._update(mission_current=progress.current, mission_total=progress.total)
+
+    # requests
+
+    def set_parameter(self, name: str, value: int | float) -> None:
+        """Set and read back. An int is PX4's INT32, a float its FLOAT; equal values are left."""
+        kind = "int" if isinstance(value, int) else "float"
+        read = getattr(self._param, f"get_param_{kind}")
+        write = getattr(self._param, f"set_param_{kind}")
+
+        async def exchange():
+            if _close(await read(name), value):
+                return value
+            await write(name, value)
+            return await read(name)
+
+        found = self._call(exchange(), f"parameter {name}")
+        if not _close(found, value):
+            raise RefusedError(f"parameter {name} was set to {value:g} but reads {found:g}; "
+                               "is another ground station changing it?")
+
+    def upload_mission(self, items: list[MissionItem], timeout_s: float) -> None:
+        """Upload, download again and compare."""
+        raw = [RawItem(seq=i, frame=item.frame, command=item.command, current=int(i == 0),
+                       autocontinue=1, param1=item.params[0], param2=item.params[1],
+                       param3=item.params[2], param4=item.params[3], x=item.x, y=item.y, z=item.z,
+                       mission_type=0) for i, item in enumerate(items)]
+        self._call(self._mission.upload_mission(raw), "mission upload", timeout_s)
+        stored = [MissionItem(r.command, r.frame, (r.param1, r.param2, r.param3, r.param4),
+                              r.x, r.y, r.z)
+                  for r in self._call(self._mission.download_mission(), "mission download",
+                                      timeout_s)]
+        if len(stored) != len(items):
+            raise RefusedError(f"of {len(items)} mission items the autopilot kept {len(stored)}; "
+                               "it may have no room for so many")
+        for i, (sent, kept) in enumerate(zip(items, stored, strict=True)):
+            if not sent.same_as(kept):
+                raise RefusedError(f"mission item {i} came back changed: sent {sent}, "
+                                   f"kept {kept}")
+
+    def arm(self) -> None:
+        self._call(self._action.arm(), "arming")
+
+    def disarm(self) -> None:
+        self._call(self._action.disarm(), "disarming")
+
+    def start_mission(self) -> None:
+        self._call(self._mission.start_mission(), "mission mode")
+
+    def hold(self) -> None:
+        self._call(self._action.hold(), "hold mode")
+
+    def return_to_launch(self) -> None:
+        self._call(self._action.return_to_launch(), "return mode")
+
+    def land(self) -> None:
+        self._call(self._action.land(), "landing")
+
+    def set_current(self, index: int) -> None:
+        """Go on with that mission item."""
+        self._call(self._mission.set_current_mission_item(index), f"mission item {index}")
+
+
+async def _follow(stream, handle) -> None:
+    async for message in stream:
+        handle(message)
+
+
+def _close(a: float, b: float) -> bool:
+    """Equal as 32-bit floats, which the wire carries."""
+    return math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-6)
+
+
+def _require_free_port(address: str) -> None:
+    """MAVSDK shares a UDP port that is in use without a word; then nobody hears all."""
+    parts = urlsplit(address)
+    if parts.scheme not in ("udpin", "udp") or parts.port is None:
+        return
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            sock.bind((parts.hostname or "0.0.0.0", parts.port))
+        except OSError as error:
+            raise LinkError(
+                f"UDP port {parts.port} of {parts.hostname or 'this machine'} cannot be listened "
+                f"on ({error.strerror}); end the program that uses it (ss -ulnp shows which), or "
+                "give the drone and this program another port") from error
+
+
+def _quiet_mavsdk() -> None:
+    """MAVSDK prints to stderr by itself; its lines belong in the log."""
+    levels = {"DEBUG": logging.DEBUG, "INFO": logging.DEBUG, "WARN": logging.INFO,
+              "ERROR": logging.WARNING}
+
+    def take(level, message, _file, _line) -> bool:
+        logging.getLogger("mavsdk").log(levels[level.name], "%s", message)
+        return True
+
+    mavsdk_logging.log_subscribe(take)

@@ -1,0 +1,507 @@
+"""PX4's rules for a multirotor, as v1.16 keeps them: modes, arming, mission, failsafes.
+
+No sockets and no clock: `step` advances vehicle time, requests are methods, and what it
+has to say (status texts, reached items) waits in queues for the protocol.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum
+
+from parallel_city_ros.flight.simulator import guidance
+from parallel_city_ros.flight.simulator.parameters import DEFAULTS
+from parallel_city_ros.flight.simulator.vehicle import Vehicle
+from parallel_city_ros.geo import LocalFrame
+
+BOOT_S = 5.0            # until the estimator is ready and it may be armed
+SPOOL_UP_S = 1.0        # from arming to the first thrust
+LAND_SLOW_BELOW = (10.0, 5.0)   # m: descent slows down from the first to the second height
+PREFLIGHT_BATTERY = 0.15
+
+
+class Mode(Enum):
+    """Value: PX4's (main mode, sub mode)."""
+
+    MANUAL = (1, 0)
+    POSITION = (3, 0)
+    TAKEOFF = (4, 2)
+    HOLD = (4, 3)
+    MISSION = (4, 4)
+    RETURN = (4, 5)
+    LAND = (4, 6)
+    OFFBOARD = (6, 0)
+
+    @property
+    def custom_mode(self) -> int:
+        main, sub = self.value
+        return main << 16 | sub << 24
+
+
+class Result(IntEnum):
+    """MAV_RESULT."""
+
+    ACCEPTED = 0
+    TEMPORARILY_REJECTED = 1
+    DENIED = 2
+    UNSUPPORTED = 3
+
+
+class Severity(IntEnum):
+    """MAV_SEVERITY."""
+
+    CRITICAL = 2
+    ERROR = 3
+    WARNING = 4
+    INFO = 6
+
+
+class Landed(IntEnum):
+    """MAV_LANDED_STATE."""
+
+    ON_GROUND = 1
+    IN_AIR = 2
+    TAKEOFF = 3
+    LANDING = 4
+
+
+WAYPOINT, RETURN, LAND, TAKEOFF, DELAY, CHANGE_SPEED = 16, 20, 21, 22, 93, 178
+POSITIONED = (WAYPOINT, LAND, TAKEOFF)
+# Accepted in a mission and passed over: gimbal, camera trigger, region of interest.
+IGNORED = (195, 197, 201, 205, 206, 530, 1000, 2000, 2001)
+SUPPORTED = (*POSITIONED, RETURN, DELAY, CHANGE_SPEED, *IGNORED)
+
+
+@dataclass(frozen=True)
+class Item:
+    """A mission item. point : [east, north, up] from home, m; None if it has no position."""
+
+    command: int
+    params: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    point: tuple[float, float, float] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Faults:
+    """What goes wrong on request."""
+
+    refuse_arm: bool = False        # arming is denied
+    refuse_mode: bool = False       # every mode change is denied
+    mode_lies: int = 0              # so many changes to mission are acknowledged, not done
+
+
+@dataclass
+class _Leg:
+    """Where the vehicle is going now."""
+
+    start: tuple[float, float, float]
+    passing: list[float] = field(default_factory=list)  # speeds of the points from `first` on
+    first: int = 0                  # mission index of the first point
+    waited_s: float = 0.0
+
+
+class SimulatedPx4:
+    """One vehicle and the rules that fly it.
+
+    frame : local frame with its origin at home
+    """
+
+    def __init__(self, vehicle: Vehicle, frame: LocalFrame, faults: Faults | None = None):
+        self.vehicle, self.frame, self.faults = vehicle, frame, faults or Faults()
+        self.params = dict(DEFAULTS)
+        self.time_s = 0.0
+        self.mode = Mode.HOLD
+        self.armed = False
+        self.landed = True
+        self.mission: list[Item] = []
+        self.mission_valid = False
+        self.current = 0
+        self.mission_finished = False
+        self.link_age_s: float | None = None    # wall, since the last ground station; None: never
+        self.texts: deque[tuple[Severity, str]] = deque(maxlen=50)
+        self.reached: deque[int] = deque()
+        self._lies = self.faults.mode_lies
+        self._cruise = self.params["MPC_XY_CRUISE"]
+        self._since = 0.0               # of arming, then of landing
+        self._hold: list[float] = [0.0, 0.0, 0.0]
+        self._leg = _Leg((0.0, 0.0, 0.0))
+        self._descending = False        # return or landing has reached its place
+        self._tripped: set[str] = set()  # failsafes that have acted in this flight
+        self._yaw = vehicle.yaw
+
+    # what it is asked
+
+    def arming_refusal(self) -> str:
+        """Why it would not arm now; "" if it would."""
+        if self.time_s < BOOT_S:
+            return "heading estimate not stable, waiting for estimator to initialize"
+        if self.vehicle.battery_percent < 100 * max(PREFLIGHT_BATTERY,
+                                                    self.params["COM_ARM_BAT_MIN"]):
+            return "low battery"
+        if self.params["NAV_DLL_ACT"] > 0 and self._link_lost():
+            return "No connection to the ground control station"
+        return ""
+
+    def arm(self) -> Result:
+        if self.armed:
+            return Result.ACCEPTED
+        reason = "switch is engaged" if self.faults.refuse_arm else self.arming_refusal()
+        if reason:
+            self.say(Severity.CRITICAL, f"Arming denied: {reason}")
+            return Result.TEMPORARILY_REJECTED if self.faults.refuse_arm else Result.DENIED
+        self.armed, self._since = True, self.time_s
+        self._tripped.clear()
+        self.say(Severity.INFO, "Armed by external command")
+        return Result.ACCEPTED
+
+    def disarm(self) -> Result:
+        if not self.landed:
+            self.say(Severity.CRITICAL, "Disarming denied: not landed")
+            return Result.DENIED
+        self._disarm("external command")
+        return Result.ACCEPTED
+
+    def set_mode(self, mode: Mode) -> Result:
+        if self.faults.refuse_mode or mode is Mode.OFFBOARD:
+            self.say(Severity.CRITICAL, f"Switching to mode '{mode.name.title()}' is currently "
+                                        "not possible")
+            return Result.DENIED if self.faults.refuse_mode else Result.TEMPORARILY_REJECTED
+        if mode is Mode.MISSION:
+            if self._lies > 0:
+                self._lies -= 1
+                return Result.ACCEPTED
+            if not self.mission_valid:
+                self.say(Severity.CRITICAL, "Switching to mode 'Mission' is currently not "
+                                            "possible: no valid mission available")
+                return Result.TEMPORARILY_REJECTED
+            if self.mission_finished:
+                self.current, self.mission_finished = 0, False
+        if mode is not self.mode:
+            self._enter(mode)
+        return Result.ACCEPTED
+
+    def take_off(self) -> Result:
+        return self.set_mode(Mode.TAKEOFF) if self.landed else Result.TEMPORARILY_REJECTED
+
+    def reposition(self, point) -> Result:
+        """Hold at a point [e, n, u]; NaN keeps the present value."""
+        if self.landed:
+            return Result.DENIED
+        if self.mode is not Mode.HOLD and self.set_mode(Mode.HOLD) != Result.ACCEPTED:
+            return Result.DENIED
+        self._hold = [h if math.isnan(p) else p for p, h in zip(point, self._hold, strict=True)]
+        return Result.ACCEPTED
+
+    def change_speed(self, speed: float) -> Result:
+        if speed > 0:
+            self._cruise = min(speed, self.params["MPC_XY_VEL_MAX"])
+        return Result.ACCEPTED
+
+    def set_mission(self, items: list[Item]) -> None:
+        """Take over a mission; an infeasible one is kept, announced and never flown."""
+        self.mission, self.current, self.mission_finished = list(items), 0, False
+        problem = self._infeasible() if items else ""
+        self.mission_valid = bool(items) and not problem
+        if problem:
+            self.say(Severity.CRITICAL, f"Mission rejected: {problem}")
+        if self.mode is Mode.MISSION and not self.landed:
+            self._enter(Mode.MISSION if self.mission_valid else Mode.HOLD)
+
+    def set_current(self, index: int) -> bool:
+        if not 0 <= index < len(self.mission):
+            return False
+        self.current, self.mission_finished = index, False
+        self._start_leg()
+        return True
+
+    def say(self, severity: Severity, text: str) -> None:
+        self.texts.append((severity, text))
+
+    # what it tells
+
+    @property
+    def landed_state(self) -> Landed:
+        if self.landed:
+            return Landed.ON_GROUND
+        if self.mode is Mode.TAKEOFF:
+            return Landed.TAKEOFF
+        return Landed.LANDING if self.mode is Mode.LAND else Landed.IN_AIR
+
+    @property
+    def ready(self) -> bool:
+        return self.time_s >= BOOT_S
+
+    # flying
+
+    def step(self, dt: float) -> None:
+        """Advance vehicle time by dt seconds."""
+        self.time_s += dt
+        if not self.armed:
+            self.vehicle.rest(False, dt)
+            return
+        self._failsafes()
+        if self.landed:
+            self._on_ground(dt)
+            return
+        velocity = guidance.within_vertical_limits(
+            self._guide(dt), self.params["MPC_Z_V_AUTO_UP"], self.params["MPC_Z_V_AUTO_DN"])
+        if math.hypot(velocity[0], velocity[1]) > 0.5:
+            self._yaw = math.atan2(velocity[1], velocity[0])
+        self.vehicle.fly(velocity, self._yaw, dt)
+        if self.vehicle.position[2] <= 0 and velocity[2] < 0:
+            self._touch_down()
+
+    def _on_ground(self, dt: float) -> None:
+        self.vehicle.rest(True, dt)
+        waited = self.time_s - self._since
+        if self.mode in (Mode.MISSION, Mode.TAKEOFF) and not self.mission_finished:
+            if waited >= SPOOL_UP_S:
+                self.landed = False
+                self._start_leg()
+                self.say(Severity.INFO, "Takeoff detected")
+        elif "landed" in self._tripped:
+            if waited >= self.params["COM_DISARM_LAND"]:
+                self._disarm("landing")
+        elif waited >= self.params["COM_DISARM_PRFLT"]:
+            self._disarm("auto preflight disarming")
+
+    def _touch_down(self) -> None:
+        self.landed, self._since = True, self.time_s
+        self._tripped.add("landed")
+        self.say(Severity.INFO, "Landing detected")
+        if self.mode is Mode.MISSION:
+            self._reach_item()
+            self.mission_finished = True
+
+    def _disarm(self, reason: str) -> None:
+        if self.armed:
+            self.say(Severity.INFO, f"Disarmed by {reason}")
+        self.armed = False
+        if self.mode is not Mode.HOLD:
+            self._enter(Mode.HOLD)
+
+    def _enter(self, mode: Mode) -> None:
+        self.mode = mode
+        p, v = self.vehicle.position, self.vehicle.velocity
+        # Hold where it can stop, not where it was asked to.
+        stop = math.hypot(v[0], v[1]) / (2 * self.vehicle.model.max_acceleration)
+        self._hold = [p[0] + v[0] * stop, p[1] + v[1] * stop, p[2]]
+        self._descending = False
+        if self.landed and self.armed and mode in (Mode.MISSION, Mode.TAKEOFF):
+            self._since = max(self._since, self.time_s - SPOOL_UP_S)
+            self._tripped.discard("landed")
+        if mode is Mode.MISSION and self.current == 0:
+            self._cruise = self.params["MPC_XY_CRUISE"]
+        self._start_leg()
+
+    def _guide(self, dt: float) -> list[float]:
+        if self.mode is Mode.MISSION:
+            return self._guide_mission(dt)
+        if self.mode is Mode.RETURN:
+            return self._guide_return()
+        if self.mode is Mode.LAND:
+            return self._descend(self._hold)
+        if self.mode is Mode.TAKEOFF:
+            return self._guide_take_off()
+        return guidance.towards(self.vehicle.position, self._hold, self._cruise)
+
+    def _guide_take_off(self) -> list[float]:
+        top = [*self._hold[:2], self.params["MIS_TAKEOFF_ALT"]]
+        if self._at(top):
+            self._enter(Mode.HOLD)
+        return self._climb(top)
+
+    def _guide_return(self) -> list[float]:
+        """Up to the return altitude, home, down. The cone keeps a return from near home lower."""
+        p = self.vehicle.position
+        away = math.hypot(p[0], p[1])
+        if self._descending:
+            return self._descend((0.0, 0.0))
+        altitude = self.params["RTL_RETURN_ALT"]
+        cone = self.params["RTL_CONE_ANG"]
+        if cone > 0:
+            altitude = min(altitude, away / math.tan(math.radians(cone)))
+        altitude = self._hold[2] = max(altitude, self._hold[2])
+        if p[2] < altitude - self.params["NAV_MC_ALT_RAD"]:
+            return self._climb((*self._hold[:2], altitude))
+        if away > 0.5:
+            return guidance.along_leg(
+                p, self._speed(), (*self._hold[:2], altitude), (0.0, 0.0, altitude), 0.0,
+                self.params["MPC_XY_CRUISE"], 0.0)
+        self._descending = True
+        return self._descend((0.0, 0.0))
+
+    def _guide_mission(self, dt: float) -> list[float]:
+        p = self.vehicle.position
+        item = self.mission[self.current]
+        while item.point is None:       # acts at once, or waits
+            if item.command == DELAY and self._leg.waited_s < item.params[0]:
+                self._leg.waited_s += dt
+                return guidance.towards(p, self._hold, self._cruise)
+            if item.command == CHANGE_SPEED:
+                self.change_speed(item.params[1])
+            if item.command == RETURN:
+                self._enter(Mode.RETURN)
+                return self._guide_return()
+            if not self._next_item():
+                return guidance.towards(p, self._hold, self._cruise)
+            item = self.mission[self.current]
+        if item.command == TAKEOFF:
+            top = (*self._leg.start[:2], item.point[2])
+            if p[2] < item.point[2] - self.params["NAV_MC_ALT_RAD"]:
+                return self._climb(top)
+            self._reach_item()
+            self._next_item()
+            return self._climb(top)
+        if item.command == LAND and self._descending:
+            return self._descend(item.point)
+        if item.command == LAND:
+            over = (*item.point[:2], max(p[2], self._hold[2]))
+            if math.dist(p[:2], over[:2]) < 0.5:
+                self._descending = True
+            return guidance.towards(p, over, self._cruise)
+        return self._to_waypoint(item, dt)
+
+    def _to_waypoint(self, item: Item, dt: float) -> list[float]:
+        p = self.vehicle.position
+        radius = item.params[1] if item.params[1] > 0 else self.params["NAV_ACC_RAD"]
+        passing = self._leg.passing[self.current - self._leg.first]
+        if self._at(item.point, radius):
+            if self._leg.waited_s >= item.params[0]:
+                self._reach_item()
+                if not self._next_item():
+                    return guidance.towards(p, item.point, self._cruise)
+                return self._guide_mission(dt)
+            self._leg.waited_s += dt
+            return guidance.towards(p, item.point, self._cruise)
+        return guidance.along_leg(p, self._speed(), self._leg.start, item.point, passing,
+                                  self._cruise, radius)
+
+    def _climb(self, top) -> list[float]:
+        """Straight up, or down, to a height."""
+        p = self.vehicle.position
+        level = guidance.towards(p, (*top[:2], p[2]), 2.0)
+        speed = self.params["MPC_TKO_SPEED"] if p[2] < 5.0 else self.params["MPC_Z_V_AUTO_UP"]
+        return [*level[:2], max(-speed, min(speed, top[2] - p[2] + 0.1))]
+
+    def _descend(self, spot) -> list[float]:
+        p = self.vehicle.position
+        high, low = LAND_SLOW_BELOW
+        fast, slow = self.params["MPC_Z_V_AUTO_DN"], self.params["MPC_LAND_SPEED"]
+        share = min(max((p[2] - low) / (high - low), 0.0), 1.0)
+        level = guidance.towards(p, (spot[0], spot[1], p[2]), 2.0)
+        return [*level[:2], -(slow + share * (fast - slow))]
+
+    def _at(self, point, radius: float = 0.5) -> bool:
+        p = self.vehicle.position
+        return (math.dist(p[:2], point[:2]) <= radius
+                and abs(p[2] - point[2]) <= self.params["NAV_MC_ALT_RAD"])
+
+    def _speed(self) -> float:
+        return math.hypot(*self.vehicle.velocity)
+
+    # mission
+
+    def _start_leg(self) -> None:
+        """From the present position to the current item, with speeds for all points after it."""
+        here = tuple(self.vehicle.position)
+        points, radius = [here], self.params["NAV_ACC_RAD"]
+        speeds = []
+        for item in self.mission[self.current:]:
+            if item.command == WAYPOINT:
+                points.append(item.point)
+            elif item.command in (LAND, RETURN):
+                break
+        passing = iter(guidance.passing_speeds(points, radius)[1:])
+        for item in self.mission[self.current:]:
+            stops = item.command == WAYPOINT and item.params[0] > 0
+            speed = next(passing, 0.0) if item.command == WAYPOINT else 0.0
+            speeds.append(0.0 if stops else speed)
+        self._leg = _Leg(here, speeds, self.current)
+
+    def _reach_item(self) -> None:
+        self.reached.append(self.current)
+
+    def _next_item(self) -> bool:
+        """Go on to the next item; False, and hold, after the last."""
+        item = self.mission[self.current]
+        if self.current + 1 >= len(self.mission):
+            if not self.mission_finished:
+                self.mission_finished = True
+                self.say(Severity.INFO, "Mission finished, loitering")
+                self._enter(Mode.HOLD)
+            return False
+        self.current += 1
+        if item.point is not None:
+            self._leg.start = item.point if item.command == WAYPOINT \
+                else tuple(self.vehicle.position)
+            self._hold = list(item.point)
+        self._leg.waited_s = 0.0
+        return True
+
+    def _infeasible(self) -> str:
+        """Why the mission cannot be flown; "" if it can."""
+        points = [(i, item) for i, item in enumerate(self.mission) if item.point is not None]
+        if not points:
+            return "no position in the mission"
+        far = math.hypot(*points[0][1].point[:2])
+        if 0 < self.params["MIS_DIST_1WP"] < far:
+            return f"first waypoint too far away: {far:.0f}m"
+        for i, item in points:
+            if item.command == TAKEOFF and item.point[2] <= self.params["NAV_MC_ALT_RAD"]:
+                return "takeoff altitude too low"
+            if item.command == TAKEOFF and i != points[0][0]:
+                return f"item {i + 1}: takeoff is not the first item"
+            if item.command == LAND and i + 1 < len(self.mission) \
+                    and self.mission[i + 1].command == LAND:
+                return f"item {i + 2}: land twice"
+            if self._outside_fence(item.point):
+                return f"waypoint {i + 1} is outside the geofence"
+        return ""
+
+    # failsafes
+
+    def _outside_fence(self, point) -> bool:
+        level, height = self.params["GF_MAX_HOR_DIST"], self.params["GF_MAX_VER_DIST"]
+        return (0 < level < math.hypot(point[0], point[1])) or (0 < height < point[2])
+
+    def _link_lost(self) -> bool:
+        return self.link_age_s is None or self.link_age_s > self.params["COM_DL_LOSS_T"]
+
+    def _failsafes(self) -> None:
+        if self.landed:
+            return
+        share = self.vehicle.battery_percent / 100
+        action = self.params["COM_LOW_BAT_ACT"]
+        if share < self.params["BAT_LOW_THR"]:
+            self._trip("battery low", "Low battery level, return advised", None)
+        if share < self.params["BAT_CRIT_THR"]:
+            self._trip("battery critical", "Critical battery level",
+                       {2: Mode.LAND, 3: Mode.RETURN}.get(action))
+        if share < self.params["BAT_EMERGEN_THR"]:
+            self._trip("battery emergency", "Dangerously low battery level, landing",
+                       Mode.LAND if action else None)
+        if self.params["NAV_DLL_ACT"] > 0 and self.link_age_s is not None and self._link_lost() \
+                and not (self.mode is Mode.MISSION and self.params["COM_DLL_EXCEPT"] & 1):
+            self._trip("link", "Connection to ground station lost",
+                       {1: Mode.HOLD, 2: Mode.RETURN, 3: Mode.LAND}.get(
+                           self.params["NAV_DLL_ACT"]))
+        elif not self._link_lost():
+            self._tripped.discard("link")
+        if self._outside_fence(self.vehicle.position):
+            self._trip("fence", "Geofence violation",
+                       {2: Mode.HOLD, 3: Mode.RETURN, 5: Mode.LAND}.get(self.params["GF_ACTION"]))
+        else:
+            self._tripped.discard("fence")
+
+    def _trip(self, name: str, text: str, mode: Mode | None) -> None:
+        """A failsafe acts once, and never replaces landing or return by something weaker."""
+        if name in self._tripped:
+            return
+        self._tripped.add(name)
+        self.say(Severity.CRITICAL if mode else Severity.WARNING, f"Failsafe: {text}")
+        if mode and self.mode is not Mode.LAND and not (
+                self.mode is Mode.RETURN and mode is not Mode.LAND):
+            self._enter(mode)

@@ -1,0 +1,111 @@
+"""A simulated autopilot in a process of its own, for as long as a `with` block."""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import socket
+import subprocess
+import sys
+import tempfile
+
+from parallel_city_ros.errors import ConfigError, LinkError
+
+logger = logging.getLogger(__name__)
+
+START_S = 30.0      # wall; importing on a loaded machine takes seconds
+STOP_S = 3.0        # wall, from SIGTERM to SIGKILL
+
+
+class SimulatedAutopilot:
+    """Starts `python -m parallel_city_ros.flight.simulator`; stops it on exit.
+
+    Nothing is left behind if this process is killed: the simulator watches its parent.
+
+    Parameters
+    ----------
+    home : (3,) floats
+        Latitude and longitude in degrees, altitude above mean sea level in metres.
+    speed_factor : float
+        Vehicle seconds per wall second.
+    options : str
+        Further command-line options, such as "--refuse-arm".
+
+    Raises
+    ------
+    ConfigError
+        From `start`, if the simulator does not accept an option.
+    LinkError
+        From `start`, if it does not start.
+    """
+
+    def __init__(self, home, *, speed_factor: float = 10.0, seed: int = 0,
+                 options: tuple[str, ...] = ()):
+        self.home = tuple(float(v) for v in home)
+        self.speed_factor = float(speed_factor)
+        self._seed, self._options = seed, tuple(options)
+        self._process: subprocess.Popen | None = None
+        self._complaints = None     # its stderr, a temporary file
+        self.port = 0
+
+    @property
+    def address(self) -> str:
+        """Where MAVSDK is to listen."""
+        return f"udpin://127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid if self._process else 0
+
+    def start(self) -> SimulatedAutopilot:
+        self.port = _free_udp_port()
+        command = [
+            sys.executable, "-m", "parallel_city_ros.flight.simulator",
+            f"--port={self.port}", "--home=" + ",".join(repr(v) for v in self.home),
+            f"--speed-factor={self.speed_factor}", f"--seed={self._seed}",
+            f"--parent-pid={os.getpid()}", *self._options]
+        self._complaints = tempfile.TemporaryFile()
+        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL,
+                                         stdout=subprocess.PIPE, stderr=self._complaints)
+        answered, _, _ = select.select([self._process.stdout], [], [], START_S)
+        line = self._process.stdout.readline() if answered else b""
+        self._process.stdout.close()
+        if line.startswith(b"ready"):
+            return self
+        code, words = self._end()
+        error = ConfigError if code == 2 else LinkError
+        raise error(f"the simulated autopilot did not start: {words or 'no word from it'}")
+
+    def stop(self) -> None:
+        """End the process and pass on what it complained about. May be called twice."""
+        if self._process is not None:
+            _, words = self._end()
+            if words:
+                logger.warning("simulated autopilot: %s", words)
+
+    def _end(self) -> tuple[int, str]:
+        """(exit code, stderr) of the process, which is gone then."""
+        process, self._process = self._process, None
+        process.terminate()
+        try:
+            code = process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            code = process.wait(STOP_S)
+        with self._complaints as file:
+            file.seek(0)
+            return code, file.read().decode(errors="replace").strip()[-2000:]
+
+    def __enter__(self) -> SimulatedAutopilot:
+        return self.start()
+
+    def __exit__(self, *_) -> None:
+        self.stop()
+
+
+def _free_udp_port() -> int:
+    """A port that is free now. Between now and its use another process may take it."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]

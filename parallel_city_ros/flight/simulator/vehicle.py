@@ -1,0 +1,120 @@
+"""Kinematics and battery of a small multirotor. Pure and deterministic: same seed, same track."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass
+
+from parallel_city_ros.patrol.task import require
+
+GRAVITY = 9.81
+AIR_DENSITY = 1.225     # kg/m³
+
+
+@dataclass(frozen=True, kw_only=True)
+class VehicleModel:
+    """Limits are PX4's own defaults where PX4 has one; it is named."""
+
+    max_speed: float = 12.0         # m/s level, MPC_XY_VEL_MAX
+    max_climb: float = 3.0          # m/s, MPC_Z_VEL_MAX_UP
+    max_descent: float = 1.5        # m/s, MPC_Z_VEL_MAX_DN
+    max_acceleration: float = 3.0   # m/s² level, MPC_ACC_HOR
+    max_vertical_acceleration: float = 3.0  # m/s², MPC_ACC_DOWN_MAX
+    response_s: float = 0.3         # time constant from velocity setpoint to velocity
+    max_yaw_rate: float = 0.8       # rad/s, MPC_YAWRAUTO_MAX is 45 to 60 deg/s
+    mass: float = 1.5               # kg
+    hover_power: float = 180.0      # W, electrical
+    drag_area: float = 0.03         # m², drag coefficient times frontal area
+    efficiency: float = 0.5         # of battery power that becomes work against drag and gravity
+    battery_wh: float = 70.0        # full
+    full_voltage: float = 16.8      # V, four cells
+    empty_voltage: float = 14.0     # V
+    gust: float = 0.1               # m/s, standard deviation of the disturbance
+    gust_time_s: float = 2.0        # its correlation time
+
+    def __post_init__(self):
+        for name, value in vars(self).items():
+            require(math.isfinite(value) and value >= (0 if name == "gust" else 1e-9), self, name,
+                    "a finite number above 0")
+
+
+class Vehicle:
+    """Position, velocity and charge, advanced by velocity setpoints.
+
+    position, velocity : [east, north, up] from home, metres and m/s
+    yaw : ENU, radians
+    """
+
+    def __init__(self, model: VehicleModel, seed: int = 0, battery_percent: float = 100.0):
+        self.model = model
+        self.position = [0.0, 0.0, 0.0]
+        self.velocity = [0.0, 0.0, 0.0]
+        self.yaw = math.pi / 2
+        self.energy_wh = model.battery_wh * battery_percent / 100.0
+        self.power_w = 0.0
+        self._gust = [0.0, 0.0]
+        self._random = random.Random(seed)
+
+    @property
+    def battery_percent(self) -> float:
+        return 100.0 * self.energy_wh / self.model.battery_wh
+
+    @property
+    def voltage(self) -> float:
+        m = self.model
+        return m.empty_voltage + (m.full_voltage - m.empty_voltage) * self.battery_percent / 100
+
+    @property
+    def current(self) -> float:
+        return self.power_w / self.voltage
+
+    def fly(self, velocity_setpoint, yaw_setpoint: float, dt: float) -> None:
+        """One time step in the air (motors on), never below the ground (up = 0)."""
+        m = self.model
+        decay = math.exp(-dt / m.gust_time_s)
+        spread = m.gust * math.sqrt(1 - decay * decay)
+        self._gust = [decay * g + spread * self._random.gauss(0, 1) for g in self._gust]
+
+        wanted = [velocity_setpoint[0] + self._gust[0], velocity_setpoint[1] + self._gust[1]]
+        wanted = _limited(wanted, m.max_speed)
+        gain = 1 / max(m.response_s, dt)
+        push = _limited([(w - v) * gain for w, v in zip(wanted, self.velocity, strict=False)],
+                        m.max_acceleration)
+        up = min(max(velocity_setpoint[2], -m.max_descent), m.max_climb)
+        lift = min(max((up - self.velocity[2]) * gain, -m.max_vertical_acceleration),
+                   m.max_vertical_acceleration)
+        self.velocity = [v + a * dt for v, a in zip(self.velocity, (*push, lift), strict=True)]
+        self.position = [p + v * dt for p, v in zip(self.position, self.velocity, strict=True)]
+        if self.position[2] <= 0:
+            self.position[2] = 0.0
+            self.velocity[2] = max(self.velocity[2], 0.0)
+
+        turn = (yaw_setpoint - self.yaw + math.pi) % (2 * math.pi) - math.pi
+        self.yaw += min(max(turn, -m.max_yaw_rate * dt), m.max_yaw_rate * dt)
+        self.yaw = (self.yaw + math.pi) % (2 * math.pi) - math.pi
+        self._drain(dt)
+
+    def rest(self, armed: bool, dt: float) -> None:
+        """One time step on the ground. Motors idle if armed; the charge is kept if not."""
+        self.velocity = [0.0, 0.0, 0.0]
+        self.power_w = 0.1 * self.model.hover_power if armed else 0.0
+        self._spend(dt)
+
+    def _drain(self, dt: float) -> None:
+        """Hover power, plus work against parasitic drag and gravity."""
+        m = self.model
+        level = math.hypot(self.velocity[0], self.velocity[1])
+        drag = 0.5 * AIR_DENSITY * m.drag_area * level ** 3
+        climb = m.mass * GRAVITY * self.velocity[2]
+        self.power_w = max(m.hover_power + (drag + climb) / m.efficiency, 0.3 * m.hover_power)
+        self._spend(dt)
+
+    def _spend(self, dt: float) -> None:
+        self.energy_wh = max(self.energy_wh - self.power_w * dt / 3600, 0.0)
+
+
+def _limited(vector, limit: float) -> list[float]:
+    """The vector, shortened to the limit."""
+    length = math.hypot(*vector)
+    return list(vector) if length <= limit else [v * limit / length for v in vector]

@@ -1,0 +1,51 @@
+"""What is known of a drone at one moment: an immutable snapshot."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+
+NAN = math.nan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Telemetry:
+    """NaN, None or "" until the drone has told.
+
+    Times of the drone are vehicle time, so that durations are right at any speed factor.
+    """
+
+    vehicle_time_s: float = NAN         # since its start, of the newest attitude
+    latitude_deg: float = NAN
+    longitude_deg: float = NAN
+    absolute_altitude_m: float = NAN    # above mean sea level
+    relative_altitude_m: float = NAN    # above home
+    velocity: tuple[float, float, float] = (NAN, NAN, NAN)  # ENU, m/s
+    yaw: float = NAN                    # ENU, rad
+    flight_mode: str = ""               # MAVSDK's name: "HOLD", "MISSION", "RETURN_TO_LAUNCH" …
+    armed: bool = False
+    landed_state: str = ""              # "ON_GROUND", "TAKING_OFF", "IN_AIR", "LANDING"
+    healthy: bool = False               # all checks pass, and it may be armed
+    failing: tuple[str, ...] = ("health not told yet",)
+    battery_percent: float = NAN
+    battery_voltage: float = NAN        # V
+    home: tuple[float, float, float] | None = None  # deg, deg, m above mean sea level
+    mission_current: int = -1           # item that is flown to
+    mission_total: int = -1
+    status_texts: tuple[str, ...] = ()  # the last few, newest last
+    last_message_wall_s: float = -math.inf  # time.monotonic() of the newest attitude
+
+    @property
+    def in_air(self) -> bool:
+        return self.landed_state in ("TAKING_OFF", "IN_AIR", "LANDING")
+
+    @property
+    def link_age_s(self) -> float:
+        """Wall seconds since the drone's clock was last seen to go on."""
+        return time.monotonic() - self.last_message_wall_s
+
+    @property
+    def last_words(self) -> str:
+        """The newest status text in quotes, for messages; "" if there is none."""
+        return f' (it says: "{self.status_texts[-1]}")' if self.status_texts else ""
