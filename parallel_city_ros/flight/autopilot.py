@@ -88,7 +88,7 @@ class Autopilot:
         self._thread = threading.Thread(target=self._loop.run_forever, name="mavsdk", daemon=True)
         self._thread.start()
         try:
-            self._call(self._connect(address, timeout_s, rate_hz), "connect",
+            self._call(lambda: self._connect(address, timeout_s, rate_hz), "connect",
                        timeout_s + self._timeout_s)
         except BaseException:
             self.close()
@@ -154,12 +154,11 @@ class Autopilot:
             await asyncio.get_running_loop().run_in_executor(None, self._mavsdk.destroy)
             self._mavsdk, self._kept = None, ()
 
-    def _call(self, coroutine, what: str, timeout_s: float | None = None):
-        """Run on MAVSDK's loop; its errors become ours."""
+    def _call(self, begin, what: str, timeout_s: float | None = None):
+        """Run the coroutine that begin() makes on MAVSDK's loop; its errors become ours."""
         if self._thread is None:
-            coroutine.close()
             raise LinkError(f"{what}: not connected; connect() first")
-        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        future = asyncio.run_coroutine_threadsafe(begin(), self._loop)
         try:
             return future.result(self._timeout_s if timeout_s is None else timeout_s)
         except concurrent.futures.TimeoutError as error:
@@ -245,16 +244,16 @@ class Autopilot:
     def set_parameter(self, name: str, value: int | float) -> None:
         """Set and read back. An int is PX4's INT32, a float its FLOAT; equal values are left."""
         kind = "int" if isinstance(value, int) else "float"
-        read = getattr(self._param, f"get_param_{kind}")
-        write = getattr(self._param, f"set_param_{kind}")
 
         async def exchange():
+            read = getattr(self._param, f"get_param_{kind}")
+            write = getattr(self._param, f"set_param_{kind}")
             if _close(await read(name), value):
                 return value
             await write(name, value)
             return await read(name)
 
-        found = self._call(exchange(), f"parameter {name}")
+        found = self._call(exchange, f"parameter {name}")
         if not _close(found, value):
             raise RefusedError(f"parameter {name} was set to {value:g} but reads {found:g}; "
                                "is another ground station changing it?")
@@ -265,11 +264,11 @@ class Autopilot:
                        autocontinue=1, param1=item.params[0], param2=item.params[1],
                        param3=item.params[2], param4=item.params[3], x=item.x, y=item.y, z=item.z,
                        mission_type=0) for i, item in enumerate(items)]
-        self._call(self._mission.upload_mission(raw), "mission upload", timeout_s)
+        self._call(lambda: self._mission.upload_mission(raw), "mission upload", timeout_s)
         stored = [MissionItem(r.command, r.frame, (r.param1, r.param2, r.param3, r.param4),
                               r.x, r.y, r.z)
-                  for r in self._call(self._mission.download_mission(), "mission download",
-                                      timeout_s)]
+                  for r in self._call(lambda: self._mission.download_mission(),
+                                      "mission download", timeout_s)]
         if len(stored) != len(items):
             raise RefusedError(f"of {len(items)} mission items the autopilot kept {len(stored)}; "
                                "it may have no room for so many")
@@ -279,26 +278,26 @@ class Autopilot:
                                    f"kept {kept}")
 
     def arm(self) -> None:
-        self._call(self._action.arm(), "arming")
+        self._call(lambda: self._action.arm(), "arming")
 
     def disarm(self) -> None:
-        self._call(self._action.disarm(), "disarming")
+        self._call(lambda: self._action.disarm(), "disarming")
 
     def start_mission(self) -> None:
-        self._call(self._mission.start_mission(), "mission mode")
+        self._call(lambda: self._mission.start_mission(), "mission mode")
 
     def hold(self) -> None:
-        self._call(self._action.hold(), "hold mode")
+        self._call(lambda: self._action.hold(), "hold mode")
 
     def return_to_launch(self) -> None:
-        self._call(self._action.return_to_launch(), "return mode")
+        self._call(lambda: self._action.return_to_launch(), "return mode")
 
     def land(self) -> None:
-        self._call(self._action.land(), "landing")
+        self._call(lambda: self._action.land(), "landing")
 
     def set_current(self, index: int) -> None:
         """Go on with that mission item."""
-        self._call(self._mission.set_current_mission_item(index), f"mission item {index}")
+        self._call(lambda: self._mission.set_current_mission_item(index), f"mission item {index}")
 
 
 async def _follow(stream, handle) -> None:

@@ -2,55 +2,61 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
-from parallel_city_ros.patrol.task import require
+from parallel_city_ros.settings import check, require, setting
 
 LINK_LOSS_ACTIONS = {"continue": 0, "hold": 1, "return": 2, "land": 3}     # NAV_DLL_ACT
 
 
 @dataclass(frozen=True, kw_only=True)
 class FlightConfig:
-    """Deadlines say which clock they mean: wall, or vehicle (which a simulation speeds up)."""
+    """Deadlines say which clock they mean: wall, or vehicle, which a simulation speeds up."""
 
-    address: str = "udpin://127.0.0.1:14540"  # MAVSDK connection; 14540 + instance for PX4 SITL
-    cruise_speed: float = 8.0               # m/s on straight legs
-    acceptance_radius: float = 3.0          # m from a waypoint at which the next leg begins
-    telemetry_rate_hz: float = 10.0         # positions per second of vehicle time
-    connect_timeout_s: float = 10.0         # wall, until the autopilot answers
-    health_timeout_s: float = 60.0          # wall, until position and checks are good
-    command_timeout_s: float = 10.0         # wall, of one request to the autopilot
-    upload_timeout_s: float = 60.0          # wall, of the mission there and back
-    mode_timeout_s: float = 3.0             # wall, until telemetry shows a mode that was asked for
-    takeoff_timeout_s: float = 120.0        # vehicle, from arming to the first leg
-    progress_timeout_s: float = 60.0        # vehicle, without moving, then it returns
-    max_flight_s: float = 1800.0            # vehicle, from arming, then it returns
-    return_timeout_s: float = 600.0         # vehicle, from turning back to standing on the ground
-    link_timeout_s: float = 5.0             # wall, without telemetry, then it is told to return
-    link_wait_s: float = 120.0              # wall, until a lost link is given up
-    retries: int = 3                        # of a mode change or of arming
-    link_loss_action: str = "return"        # of the autopilot itself: continue, hold, return, land
-    return_margin: float = 5.0              # m over the clearance above buildings on the way home
-    fence_margin: float = 50.0              # m beyond the mission; crossing it makes it return
-    max_home_distance: float = 500.0        # m from home to the start of the plan
-    min_battery_percent: float = 40.0       # to take off
-    reserve_battery_percent: float = 25.0   # below it, it returns
-    battery_wh: float = 0.0                 # energy of a full battery, 0: unknown
-    progress_period_s: float = 0.2          # wall, between two reports
+    address: str = setting(
+        "udpin://127.0.0.1:14540", "MAVSDK connection; PX4 SITL sends to port 14540 + instance")
+    cruise_speed: float = setting(8.0, "m/s, on straight legs", above=0, high=20)
+    acceptance_radius: float = setting(
+        3.0, "m, from a waypoint at which the next leg begins", low=0.05, high=200)
+    telemetry_rate_hz: float = setting(
+        10.0, "Hz, positions per second of vehicle time", above=0, high=50)
+    connect_timeout_s: float = setting(10.0, "s wall, until the autopilot answers", above=0)
+    command_timeout_s: float = setting(
+        10.0, "s wall, of one request to the autopilot", above=0)
+    health_timeout_s: float = setting(
+        60.0, "s wall, until position and arming checks are good", above=0)
+    upload_timeout_s: float = setting(
+        60.0, "s wall, of the mission, each way", above=0)
+    mode_timeout_s: float = setting(
+        3.0, "s wall, until telemetry shows what was asked for; it tells once a second", above=0)
+    retries: int = setting(3, "of arming or a mode change", low=0, high=100)
+    takeoff_timeout_s: float = setting(
+        120.0, "s vehicle, from arming to the first leg, then it returns", above=0)
+    progress_timeout_s: float = setting(
+        60.0, "s vehicle, without moving, then it returns", above=0)
+    max_flight_s: float = setting(1800.0, "s vehicle, from arming, then it returns", above=0)
+    return_timeout_s: float = setting(
+        600.0, "s vehicle, from turning back to motors off, then it is given up", above=0)
+    link_timeout_s: float = setting(
+        5.0, "s wall, without telemetry, then it is told to return", above=0)
+    link_wait_s: float = setting(120.0, "s wall, until a lost link is given up", above=0)
+    link_loss_action: str = setting(
+        "return", "of the autopilot itself when it hears nobody", choices=LINK_LOSS_ACTIONS)
+    return_margin: float = setting(
+        5.0, "m, over the clearance above every building on the way home", low=0)
+    fence_margin: float = setting(
+        50.0, "m, beyond the mission; crossing it makes the autopilot return", above=0)
+    max_home_distance: float = setting(500.0, "m, from home to the start of the plan", above=0)
+    min_battery_percent: float = setting(40.0, "%, to take off", above=0, high=100)
+    reserve_battery_percent: float = setting(25.0, "%, below which it returns", low=0, high=100)
+    battery_wh: float = setting(0.0, "Wh, energy of a full battery, 0: unknown", low=0)
+    progress_period_s: float = setting(0.2, "s wall, between two reports", above=0)
 
     def __post_init__(self):
-        for f in fields(self):
-            value = getattr(self, f.name)
-            if isinstance(value, float):
-                least = 0 if f.name == "battery_wh" else 1e-9
-                require(math.isfinite(value) and value >= least, self, f.name,
-                        "a finite number above 0")
+        check(self)
         require(bool(self.address), self, "address", "a MAVSDK connection address")
-        require(0 <= self.retries <= 100, self, "retries", "from 0 to 100")
-        require(self.link_loss_action in LINK_LOSS_ACTIONS, self, "link_loss_action",
-                "one of " + ", ".join(LINK_LOSS_ACTIONS))
-        require(self.min_battery_percent <= 100, self, "min_battery_percent", "at most 100")
         require(self.reserve_battery_percent < self.min_battery_percent, self,
                 "reserve_battery_percent", f"below min_battery_percent "
-                f"({self.min_battery_percent})")
+                f"({self.min_battery_percent:g})")
+        require(self.link_timeout_s < self.link_wait_s, self, "link_timeout_s",
+                f"below link_wait_s ({self.link_wait_s:g})")

@@ -107,7 +107,7 @@ class PatrolFlight:
 
     def run(self, on_progress: Callable[[FlightProgress], None] | None = None,
             cancelled: Callable[[], bool] | None = None) -> FlightOutcome:
-        """Fly, and block until the drone stands on the ground or is given up.
+        """Fly, once, and block until the drone stands on the ground or is given up.
 
         cancelled : asked all the time; True before take-off ends it, later brings it home.
         An exception of a callback brings the drone home too, and is raised then.
@@ -163,14 +163,21 @@ class PatrolFlight:
         self._wait_for_health()     # again: parameters change what arming needs
         self._happened(FlightEvent.ARM)
         self._armed_at = self._autopilot.snapshot.vehicle_time_s
-        self._insist("arming", self._autopilot.arm, lambda t: t.armed)
         try:
+            self._insist("arming", self._autopilot.arm, lambda t: t.armed)
             self._insist("mission mode", self._autopilot.start_mission,
                          lambda t: t.flight_mode == MISSION)
         except AutopilotError:
-            self._autopilot.disarm()
+            self._stand_down()
             raise
         self._happened(FlightEvent.STARTED)
+
+    def _stand_down(self) -> None:
+        """After a start that failed: motors off, or home if it flies although it does not say."""
+        try:
+            self._autopilot.disarm()
+        except AutopilotError:
+            self._command(self._autopilot.return_to_launch)
 
     def _supervise(self) -> None:
         """Until the motors are off: state from telemetry, breaches, requests."""
@@ -356,20 +363,22 @@ class PatrolFlight:
         """Observe until reached; RefusedError with the complaint after so many wall seconds."""
         deadline = time.monotonic() + timeout_s
         while not reached(self._observe()):
-            if self._state not in AIRBORNE:
+            if self._state in (FlightState.DISCONNECTED, FlightState.READY):
                 self._check_cancelled()
             if time.monotonic() > deadline:
                 raise RefusedError(complaint())
             time.sleep(POLL_S)
 
     def _wait_for_health(self) -> None:
-        self._wait(lambda t: t.healthy and t.home and not math.isnan(t.battery_percent),
+        self._wait(lambda t: t.healthy and t.home and not math.isnan(t.battery_percent)
+                   and t.link_age_s < self._config.link_timeout_s,
                    self._config.health_timeout_s, self._why_unhealthy)
 
     def _why_unhealthy(self) -> str:
         t = self._autopilot.snapshot
         lacks = list(t.failing) + ["home position"] * (t.home is None and t.healthy) \
-            + ["battery state"] * math.isnan(t.battery_percent)
+            + ["battery state"] * math.isnan(t.battery_percent) \
+            + ["telemetry"] * (t.link_age_s >= self._config.link_timeout_s)
         return (f"not ready to fly after {self._config.health_timeout_s:g} s: "
                 f"{', '.join(lacks)}{t.last_words}; see to it, or wait and try again")
 
@@ -429,7 +438,7 @@ class PatrolFlight:
     def _whereabouts(self) -> str:
         """For the message of a flight that was given up in the air."""
         t = self._autopilot.snapshot
-        if self._state not in AIRBORNE:
+        if self._state not in AIRBORNE and not t.in_air:
             return ""
         e, n, u = self._position(t)
         return (f"; last seen {t.link_age_s:.0f} s ago at ({e:.0f}, {n:.0f}, {u:.0f}) m in "

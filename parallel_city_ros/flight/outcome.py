@@ -49,10 +49,19 @@ def distance(points: np.ndarray) -> float:
 
 
 def patrol_distance(flown: np.ndarray, path: np.ndarray) -> float:
-    """Metres flown between the closest approaches to the first and the last waypoint."""
+    """Metres flown between the closest approaches to the first and the last waypoint.
+
+    The first is looked for before the closest approach to the middle one and the last after
+    it, so that a round trip has a length too.
+    """
     if len(flown) < 2:
         return 0.0
     points = flown[:, 1:]
-    first = int(np.argmin(np.linalg.norm(points - path[0], axis=1)))
-    last = first + int(np.argmin(np.linalg.norm(points[first:] - path[-1], axis=1)))
+
+    def closest(waypoint, part):
+        return int(np.argmin(np.linalg.norm(part - waypoint, axis=1)))
+
+    middle = closest(path[len(path) // 2], points)
+    first = closest(path[0], points[:middle + 1])
+    last = middle + closest(path[-1], points[middle:])
     return distance(points[first:last + 1])

@@ -12,6 +12,7 @@ import sys
 import time
 
 from parallel_city_ros.flight.simulator.autopilot import Faults, SimulatedPx4
+from parallel_city_ros.flight.simulator.parameters import DEFAULTS
 from parallel_city_ros.flight.simulator.protocol import MavlinkServer
 from parallel_city_ros.flight.simulator.vehicle import Vehicle, VehicleModel
 from parallel_city_ros.geo import LocalFrame
@@ -38,6 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
         LocalFrame(*options.home),
         Faults(refuse_arm=options.refuse_arm, refuse_mode=options.refuse_mode,
                mode_lies=options.lie_about_mode))
+    autopilot.params.update(options.param)
     server = MavlinkServer(
         autopilot, sock, ("127.0.0.1", options.port + options.instance),
         system_id=options.instance + 1, speed_factor=options.speed_factor, silent=options.silent)
@@ -101,6 +103,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--gust", type=_at_least_0, default=VehicleModel.gust, help="of the air, m/s")
     add("--battery-percent", type=_percent, default=100.0, help="charge at the start")
     add("--parent-pid", type=int, help="end when this is no longer the parent process")
+    add("--param", type=_parameter, action="append", default=[], metavar="NAME=VALUE",
+        help="PX4 parameter that differs from its default; may be repeated")
     add("--refuse-arm", action="store_true", help="fault: arming is denied")
     add("--refuse-mode", action="store_true", help="fault: every mode change is denied")
     add("--lie-about-mode", type=int, default=0, metavar="N",
@@ -141,6 +145,14 @@ def _at_least_0(text):
 
 def _percent(text):
     return _number(text, float, lambda v: 0 <= v <= 100, "a number from 0 to 100")
+
+
+def _parameter(text):
+    name, _, value = text.partition("=")
+    if name not in DEFAULTS:
+        raise argparse.ArgumentTypeError(f"no such parameter here: {name!r}")
+    kind = type(DEFAULTS[name])
+    return name, _number(value, kind, math.isfinite, f"a {kind.__name__} for {name}")
 
 
 def _home(text):

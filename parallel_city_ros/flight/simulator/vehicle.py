@@ -6,7 +6,7 @@ import math
 import random
 from dataclasses import dataclass
 
-from parallel_city_ros.patrol.task import require
+from parallel_city_ros.settings import require
 
 GRAVITY = 9.81
 AIR_DENSITY = 1.225     # kg/m³

@@ -1,0 +1,88 @@
+"""A small city with a tower, a patrol around it, and simulated drones 20 times as fast as real."""
+
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import shapely
+
+from parallel_city_ros.city.voxels import VoxelGrid
+from parallel_city_ros.flight.autopilot import Autopilot
+from parallel_city_ros.flight.config import FlightConfig
+from parallel_city_ros.flight.executor import PatrolFlight
+from parallel_city_ros.flight.simulator.process import SimulatedAutopilot
+from parallel_city_ros.geo import LocalFrame
+from parallel_city_ros.patrol.certificate import certify
+from parallel_city_ros.patrol.evaluator import Evaluator
+from parallel_city_ros.patrol.plan import Objectives, PatrolPlan
+from parallel_city_ros.patrol.task import PatrolTask
+
+SPEED_FACTOR = 20.0
+
+
+def make_plan(grid, bow=30.0):
+    """A patrol of about 290 m that swings out sideways and up and down."""
+    task = PatrolTask(start=(40.0, 40.0, 40.0), goal=(260.0, 180.0, 40.0), track_points=10)
+    path = Evaluator(grid, task).straight()
+    u = np.linspace(0, 2 * np.pi, len(path))
+    path += np.sin(u)[:, None] * (-0.54 * bow, 0.84 * bow, 4.0)
+    path[0], path[-1] = task.start, task.goal
+    certificate = certify(grid, task, path)
+    assert certificate.valid, certificate.broken
+    return PatrolPlan(
+        task=task, path=path, certificate=certificate, planner_id="by_hand", seed=0,
+        objectives=Objectives(coverage_km2=0.1, carbon=1.0, noise_m=0.0, fitness=1.0),
+        evaluations=1, coverage_floor_km2=0.0, map_hash=grid.map_hash, map_update=grid.map_update,
+        frame=grid.frame, resolution=grid.resolution)
+
+
+@pytest.fixture(scope="session")
+def grid():
+    """300 x 300 m, ground at z = 5 m, one tower of 30 m beside the route."""
+    empty = VoxelGrid(np.zeros((150, 150, 1), bool), np.array([0.0, 0.0, 5.0]), 2.0,
+                      LocalFrame(60.17, 24.94, 0.0))
+    return empty.with_prism(shapely.box(180, 60, 200, 80), 5, 35)
+
+
+@pytest.fixture(scope="session")
+def plan(grid):
+    return make_plan(grid)
+
+
+@pytest.fixture
+def drone(grid):
+    """drone(*options, at=(e, n)): a simulated drone and a connection to it."""
+
+    @contextmanager
+    def start(*options, at=(30.0, 50.0)):
+        lat, lon, _ = grid.frame.to_wgs84((*at, 0.0))
+        # Home is 17 m above mean sea level: no height may be taken for another.
+        with SimulatedAutopilot((lat, lon, 17.0), speed_factor=SPEED_FACTOR, seed=3,
+                                options=options) as simulator, Autopilot() as autopilot:
+            autopilot.connect(simulator.address, 15.0)
+            yield simulator, autopilot
+
+    return start
+
+
+@pytest.fixture
+def fly(grid, plan, drone):
+    """fly(*options, act=f, **config): the outcome and all progress of one flight.
+
+    act(flight, progress, simulator) is called on every report.
+    """
+
+    def run(*options, act=lambda *_: None, cancelled=None, at=(30.0, 50.0), **config):
+        seen = []
+        with drone(*options, at=at) as (simulator, autopilot):
+            flight = PatrolFlight(plan, grid, autopilot,
+                                  FlightConfig(address=simulator.address, **config))
+
+            def on_progress(progress):
+                seen.append(progress)
+                act(flight, progress, simulator)
+
+            outcome = flight.run(on_progress, cancelled)
+        return outcome, seen
+
+    return run

@@ -1,0 +1,106 @@
+"""What is refused before anything is sent, and what is sent."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import shapely
+
+from parallel_city_ros.errors import ConfigError
+from parallel_city_ros.flight import checks
+from parallel_city_ros.flight.autopilot import Autopilot
+from parallel_city_ros.flight.config import FlightConfig
+from parallel_city_ros.flight.executor import PatrolFlight
+from parallel_city_ros.flight.mission import (
+    CHANGE_SPEED,
+    FIRST_WAYPOINT,
+    LAND,
+    TAKEOFF,
+    WAYPOINT,
+    autopilot_parameters,
+    patrol_mission,
+)
+from parallel_city_ros.flight.outcome import FlightStatus
+
+CONFIG = FlightConfig()
+HOME = np.array([30.0, 50.0, 5.0])
+
+
+def crane(grid, x, y, height=100.0, size=10.0):
+    return grid.with_prism(shapely.box(x, y, x + size, y + size), 5.0, height)
+
+
+def refused_without_a_link(plan, grid):
+    """Nothing can have been sent: the autopilot is not even connected."""
+    outcome = PatrolFlight(plan, grid, Autopilot(), CONFIG).run()
+    assert outcome.status is FlightStatus.REFUSED and len(outcome.flown) == 0
+    return outcome.message
+
+
+def test_a_plan_of_another_map_is_refused(grid, plan):
+    assert "another map" in refused_without_a_link(replace(plan, map_hash="0" * 64), grid)
+
+
+def test_a_crane_in_the_way_voids_the_plan_one_elsewhere_does_not(grid, plan):
+    message = refused_without_a_link(plan, crane(grid, *plan.path[5, :2]))
+    assert "height over what is near" in message and "plan again" in message
+    assert checks.why_not_this_map(plan, crane(grid, 20, 250)) == ""
+
+
+def test_a_plan_edited_by_hand_is_refused(grid, plan):
+    path = plan.path.copy()
+    path[4] = (190.0, 70.0, 20.0)
+    assert "plan again" in refused_without_a_link(replace(plan, path=path), grid)
+
+
+@pytest.mark.parametrize("home, words", [
+    ((190.0, 70.0), "30 m high"), ((176.0, 70.0), "of home"), ((2.0, 50.0), "inside the map"),
+    ((-500.0, 0.0), "inside the map")])
+def test_homes_that_are_refused(grid, plan, home, words):
+    config = replace(CONFIG, max_home_distance=50.0 if words == "move the drone" else 500.0)
+    assert words in checks.why_not_from_home(plan, grid, np.array([*home, 5.0]), config)
+
+
+def test_a_far_home_and_blocked_ways_are_refused(grid, plan):
+    assert checks.why_not_from_home(plan, grid, HOME, CONFIG) == ""
+    near = replace(CONFIG, max_home_distance=10.0)
+    assert "move the drone" in checks.why_not_from_home(plan, grid, HOME, near)
+    far = np.array([40.0, 200.0, 5.0])
+    between = crane(grid, 35, 120)
+    assert "passes a building" in checks.why_not_from_home(plan, between, far, CONFIG)
+    over_goal = grid.with_prism(shapely.box(255, 175, 265, 185), 5, 20)
+    assert "the goal" in checks.why_not_from_home(plan, over_goal, HOME, CONFIG)
+
+
+def test_return_altitude_is_above_everything_on_the_way(grid, plan):
+    low = checks.return_altitude(plan, grid, HOME, CONFIG)
+    high = checks.return_altitude(plan, crane(grid, 140, 110, 95.0), HOME, CONFIG)
+    task = plan.task
+    assert low >= task.min_altitude
+    assert high >= 90 + task.clearance_vertical + task.tube_radius + CONFIG.return_margin
+    parameters = autopilot_parameters(plan.path, HOME, high, CONFIG)
+    assert parameters["RTL_RETURN_ALT"] == pytest.approx(high, abs=0.06)
+    assert parameters["RTL_CONE_ANG"] == 0
+    assert parameters["GF_MAX_VER_DIST"] > high
+
+
+def test_mission_is_the_path_between_take_off_and_landing(grid, plan):
+    items = patrol_mission(plan.path, HOME, grid.frame, CONFIG)
+    assert [i.command for i in items] == [TAKEOFF, CHANGE_SPEED,
+                                          *[WAYPOINT] * len(plan.path), LAND]
+    for point, item in zip(plan.path, items[FIRST_WAYPOINT:-1], strict=True):
+        enu = grid.frame.to_enu(item.x * 1e-7, item.y * 1e-7)
+        assert np.hypot(*(enu[:2] - point[:2])) < 0.02
+        assert item.z == pytest.approx(point[2] - HOME[2], abs=1e-3), "heights are above home"
+        assert item.same_as(replace(item, x=item.x + 1, params=(0, 0, 0, 0)))
+        assert not item.same_as(replace(item, z=item.z + 1))
+    assert items[0].z == items[FIRST_WAYPOINT].z and items[-1].z == 0
+
+
+@pytest.mark.parametrize("field, value", [
+    ("cruise_speed", 0.0), ("retries", -1), ("link_loss_action", "panic"), ("address", ""),
+    ("reserve_battery_percent", 60.0), ("mode_timeout_s", float("nan")),
+    ("link_timeout_s", 500.0)])
+def test_settings_out_of_range_are_named(field, value):
+    with pytest.raises(ConfigError, match=field):
+        FlightConfig(**{field: value})

@@ -1,0 +1,252 @@
+"""Whole flights: real MAVSDK, real MAVLink, a simulated PX4 in its own process."""
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+from test_simulator import wait_until
+
+from parallel_city_ros.flight.autopilot import Autopilot
+from parallel_city_ros.flight.config import FlightConfig
+from parallel_city_ros.flight.executor import PatrolFlight
+from parallel_city_ros.flight.outcome import FlightStatus, patrol_distance
+from parallel_city_ros.flight.simulator.process import SimulatedAutopilot
+from parallel_city_ros.flight.state import FlightState
+
+GOAL_SLACK, TUBE = 3.0, 2.0
+
+
+def states(seen):
+    order = []
+    for progress in seen:
+        if not order or order[-1] is not progress.state:
+            order.append(progress.state)
+    return order
+
+
+def distance_from_legs(points, path):
+    """(N,) metres from each point to the nearest leg, in space."""
+    a, leg = path[:-1], np.diff(path, axis=0)
+    t = np.einsum("nij,ij->ni", points[:, None] - a, leg) / (leg ** 2).sum(1)
+    nearest = a + np.clip(t, 0, 1)[..., None] * leg
+    return np.linalg.norm(points[:, None] - nearest, axis=2).min(1)
+
+
+def on_patrol(points, path):
+    first = np.argmin(np.linalg.norm(points - path[0], axis=1))
+    last = np.argmin(np.linalg.norm(points - path[-1], axis=1))
+    return points[first:last + 1]
+
+
+def ended_at(outcome, place):
+    return np.linalg.norm(outcome.flown[-1, 1:3] - place) < GOAL_SLACK \
+        and abs(outcome.flown[-1, 3] - 5.0) < 1.0
+
+
+def test_a_patrol_is_flown_as_planned(plan, fly):
+    outcome, seen = fly(battery_wh=70.0)
+    assert outcome.status is FlightStatus.COMPLETED, outcome.message
+    assert states(seen) == [FlightState.DISCONNECTED, FlightState.READY, FlightState.ARMING,
+                            FlightState.TAKING_OFF, FlightState.ON_PATROL, FlightState.LANDING,
+                            FlightState.LANDED]
+    assert outcome.patrol_distance_m == pytest.approx(plan.length_m, rel=0.05)
+    assert outcome.distance_m > outcome.patrol_distance_m + 60      # up and down
+    assert ended_at(outcome, plan.path[-1, :2])
+    flown = outcome.flown[:, 1:]
+    assert distance_from_legs(on_patrol(flown, plan.path), plan.path).max() < TUBE
+    assert outcome.duration_s > plan.length_m / 8.0
+    assert (np.diff(outcome.flown[:, 0]) >= 0).all()
+    assert 0 < outcome.energy_wh < 20
+    waypoints = [p.waypoint for p in seen if p.state is FlightState.ON_PATROL]
+    assert waypoints == sorted(waypoints) and waypoints[-1] == len(plan.path) - 1
+    assert seen[-1].waypoints == len(plan.path)
+
+
+def test_a_round_trip_has_a_length():
+    ring = np.array([(0, 0, 9), (50, 0, 9), (50, 50, 9), (0, 50, 9), (0, 0, 9)], float)
+    flown = np.column_stack([np.arange(7), np.vstack([(0, 0, 0), ring, (0, 0, 0)])])
+    assert patrol_distance(flown, ring) == pytest.approx(200.0)
+
+
+def test_pause_and_resume(plan, fly):
+    resumed = threading.Event()
+
+    def act(flight, progress, _):
+        if progress.state is FlightState.ON_PATROL and progress.waypoint == 4 \
+                and not resumed.is_set():
+            flight.pause()
+        elif progress.state is FlightState.PAUSED:
+            resumed.set()
+            flight.resume()
+
+    outcome, seen = fly(act=act, progress_period_s=0.05)
+    assert outcome.status is FlightStatus.COMPLETED, outcome.message
+    assert FlightState.PAUSED in states(seen)
+    assert states(seen)[-1] is FlightState.LANDED and ended_at(outcome, plan.path[-1, :2])
+
+
+def cancel_at(waypoint, seen):
+    return lambda: any(p.state is FlightState.ON_PATROL and p.waypoint >= waypoint for p in seen)
+
+
+def test_cancel_comes_home(fly):
+    seen = []
+    outcome, _ = fly(act=lambda _f, p, _s: seen.append(p), cancelled=cancel_at(2, seen))
+    assert outcome.status is FlightStatus.CANCELLED
+    assert ended_at(outcome, (30.0, 50.0)), outcome.flown[-1]
+    assert FlightState.RETURNING in states(seen) and seen[-1].state is FlightState.LANDED
+
+
+def test_cancel_before_take_off_flies_nothing(fly):
+    outcome, _ = fly(cancelled=lambda: True)
+    assert outcome.status is FlightStatus.CANCELLED and len(outcome.flown) == 0
+
+
+def test_landing_on_request_is_here_and_now(plan, fly):
+    def act(flight, progress, _):
+        if progress.waypoint >= 2:
+            flight.land()
+
+    outcome, _ = fly(act=act)
+    assert outcome.status is FlightStatus.LANDED_EARLY
+    assert abs(outcome.flown[-1, 3] - 5.0) < 1.0
+    assert not ended_at(outcome, plan.path[-1, :2]) and not ended_at(outcome, (30.0, 50.0))
+
+
+def test_return_on_request(fly):
+    def act(flight, progress, _):
+        if progress.waypoint >= 2:
+            flight.return_home()
+
+    outcome, _ = fly(act=act)
+    assert outcome.status is FlightStatus.RETURNED and ended_at(outcome, (30.0, 50.0))
+
+
+def test_low_battery_brings_it_home(fly):
+    outcome, _ = fly("--battery-percent=41.0", reserve_battery_percent=39.0)
+    assert outcome.status is FlightStatus.RETURNED and "battery" in outcome.message
+    assert ended_at(outcome, (30.0, 50.0))
+
+
+def test_the_autopilots_own_failsafe_is_followed_home(fly):
+    """Its battery is critical for it before it is for us."""
+    outcome, _ = fly("--battery-percent=60", "--param=BAT_CRIT_THR=0.58",
+                     "--param=BAT_EMERGEN_THR=0.1")
+    assert outcome.status is FlightStatus.RETURNED and "by itself" in outcome.message
+    assert ended_at(outcome, (30.0, 50.0))
+
+
+def test_a_lost_link_ends_in_a_return(fly):
+    stopped = []
+
+    def act(_flight, progress, simulator):
+        if progress.state is FlightState.ON_PATROL and progress.waypoint >= 2 and not stopped:
+            stopped.append(simulator.pid)
+            os.kill(simulator.pid, signal.SIGSTOP)
+        elif progress.state is FlightState.RETURNING and len(stopped) == 1:
+            stopped.append(None)
+            os.kill(simulator.pid, signal.SIGCONT)
+
+    outcome, _ = fly(act=act, link_timeout_s=1.0, command_timeout_s=3.0)
+    assert outcome.status is FlightStatus.RETURNED and "no telemetry" in outcome.message
+    assert ended_at(outcome, (30.0, 50.0))
+
+
+def test_a_dead_link_is_given_up_and_says_where_the_drone_was(fly):
+    def act(_flight, progress, simulator):
+        if progress.state is FlightState.ON_PATROL:
+            os.kill(simulator.pid, signal.SIGKILL)
+
+    outcome, _ = fly(act=act, link_timeout_s=0.5, link_wait_s=1.5, command_timeout_s=1.0)
+    assert outcome.status is FlightStatus.FAILED
+    assert "link has been lost" in outcome.message and "last seen" in outcome.message
+
+
+def test_refusal_to_arm_fails_with_the_drones_words(fly):
+    outcome, _ = fly("--refuse-arm", retries=1)
+    assert outcome.status is FlightStatus.FAILED
+    assert "arming" in outcome.message and "denied" in outcome.message.lower()
+    assert len(outcome.flown) == 0
+
+
+def test_refusal_of_mission_mode_fails_and_disarms(fly):
+    outcome, seen = fly("--refuse-mode", retries=1)
+    assert outcome.status is FlightStatus.FAILED and "mission mode" in outcome.message
+    assert seen[-1].state is FlightState.FAILED and len(outcome.flown) == 0
+
+
+def test_a_mode_that_is_acknowledged_but_not_taken_is_asked_for_again(fly):
+    seen = []
+    fly("--lie-about-mode=1", mode_timeout_s=0.4, act=lambda _f, p, _s: seen.append(p),
+        cancelled=lambda: seen and seen[-1].state is FlightState.TAKING_OFF)
+    assert states(seen)[3:] == [FlightState.TAKING_OFF, FlightState.RETURNING, FlightState.LANDED]
+
+
+def test_a_mode_that_is_never_taken_fails(fly):
+    outcome, _ = fly("--lie-about-mode=99", mode_timeout_s=0.3, retries=1)
+    assert outcome.status is FlightStatus.FAILED and "telemetry does not show" in outcome.message
+
+
+@pytest.mark.parametrize("options, words, where", [
+    (("--battery-percent=30",), "charge", (30.0, 50.0)), ((), "30 m high", (190.0, 70.0))])
+def test_flights_that_are_not_begun(fly, options, words, where):
+    outcome, _ = fly(*options, at=where)
+    assert outcome.status is FlightStatus.REFUSED and words in outcome.message
+
+
+def test_a_drone_that_does_not_become_ready_says_what_is_missing(fly):
+    outcome, _ = fly("--battery-percent=5", health_timeout_s=1.0)
+    assert outcome.status is FlightStatus.FAILED and "arming checks" in outcome.message
+
+
+def test_a_failing_callback_brings_the_drone_home(grid, plan, drone):
+    def on_progress(progress):
+        if progress.state is FlightState.ON_PATROL:
+            raise RuntimeError("mistake in the caller")
+
+    with drone() as (_, autopilot):
+        with pytest.raises(RuntimeError, match="mistake"):
+            PatrolFlight(plan, grid, autopilot, FlightConfig()).run(on_progress)
+        wait_until(lambda: autopilot.snapshot.flight_mode == "RETURN_TO_LAUNCH")
+
+
+def test_the_drone_comes_home_when_its_executor_is_killed(grid, plan, tmp_path):
+    """What is on board before take-off brings it home: nobody is there to ask for it."""
+    (tmp_path / "flight.pickle").write_bytes(pickle.dumps((plan, grid)))
+    code = (
+        "import pickle, sys\n"
+        "from parallel_city_ros.flight.autopilot import Autopilot\n"
+        "from parallel_city_ros.flight.config import FlightConfig\n"
+        "from parallel_city_ros.flight.executor import PatrolFlight\n"
+        "plan, grid = pickle.load(open(sys.argv[1], 'rb'))\n"
+        "with Autopilot() as autopilot:\n"
+        "    autopilot.connect(sys.argv[2], 15.0)\n"
+        "    PatrolFlight(plan, grid, autopilot, FlightConfig()).run(\n"
+        "        lambda p: print(p.state.value, p.waypoint, flush=True))\n")
+    lat, lon, _ = grid.frame.to_wgs84((30.0, 50.0, 0.0))
+    with SimulatedAutopilot((lat, lon, 17.0), speed_factor=20.0,
+                            options=("--param=COM_DL_LOSS_T=1",)) as simulator:
+        with subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "flight.pickle"),
+                               simulator.address], stdout=subprocess.PIPE, text=True) as executor:
+            for line in executor.stdout:
+                if line.startswith("on_patrol 2"):
+                    break
+            executor.kill()
+        with Autopilot() as autopilot:
+            # Somebody else watches, but the return goes on: a failsafe is not taken back.
+            wait_until(lambda: _connect(autopilot, simulator.address))
+            wait_until(lambda: autopilot.snapshot.flight_mode in ("RETURN_TO_LAUNCH", "HOLD"))
+            wait_until(lambda: autopilot.snapshot.landed_state == "ON_GROUND", 30.0)
+            here = grid.frame.to_enu(autopilot.snapshot.latitude_deg,
+                                     autopilot.snapshot.longitude_deg)
+    assert np.hypot(*(here[:2] - (30.0, 50.0))) < GOAL_SLACK
+
+
+def _connect(autopilot, address):
+    autopilot.connect(address, 10.0)
+    return True

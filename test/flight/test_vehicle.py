@@ -1,0 +1,161 @@
+"""The simulated drone keeps its limits, and flies corners as PX4 was seen to."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from parallel_city_ros.flight.simulator.autopilot import (
+    LAND,
+    TAKEOFF,
+    WAYPOINT,
+    Item,
+    Mode,
+    Result,
+    SimulatedPx4,
+)
+from parallel_city_ros.flight.simulator.vehicle import Vehicle, VehicleModel
+from parallel_city_ros.geo import LocalFrame
+
+DT = 0.02
+speeds = st.floats(-50, 50)
+
+
+@settings(max_examples=50)
+@given(st.lists(st.tuples(speeds, speeds, speeds, st.floats(-10, 10)), min_size=1, max_size=20),
+       st.integers(0, 1000))
+def test_limits_are_kept_and_the_battery_only_drains(setpoints, seed):
+    model = VehicleModel(gust=2.0)
+    vehicle = Vehicle(model, seed)
+    vehicle.position = [0.0, 0.0, 100.0]
+    for *velocity, yaw in setpoints:
+        for _ in range(20):
+            before, charge = list(vehicle.velocity), vehicle.energy_wh
+            vehicle.fly(velocity, yaw, DT)
+            e, n, u = vehicle.velocity
+            push = math.hypot(e - before[0], n - before[1]) / DT
+            assert math.hypot(e, n) <= model.max_speed + 1e-9
+            assert -model.max_descent - 1e-9 <= u <= model.max_climb + 1e-9
+            assert push <= model.max_acceleration + 1e-6
+            assert vehicle.energy_wh < charge and vehicle.position[2] >= 0
+
+
+def armed(params=(), seed=1, **kinds):
+    autopilot = SimulatedPx4(Vehicle(VehicleModel(), seed, **kinds), LocalFrame(60.0, 25.0))
+    autopilot.params.update(params)
+    while autopilot.time_s < 6:
+        autopilot.step(DT)
+    return autopilot
+
+
+def staircase():
+    """40 m legs with right angles at 20 m."""
+    return [((k + 1) // 2 * 40.0, k // 2 * 40.0, 20.0) for k in range(8)]
+
+
+def fly_staircase(seed):
+    autopilot = armed({"MPC_XY_CRUISE": 8.0}, seed)
+    points = staircase()
+    autopilot.set_mission([Item(TAKEOFF, point=(0.0, 0.0, 20.0)),
+                           *(Item(WAYPOINT, point=p) for p in points),
+                           Item(LAND, point=(*points[-1][:2], 0.0))])
+    assert autopilot.arm() == autopilot.set_mode(Mode.MISSION) == Result.ACCEPTED
+    track = []
+    while autopilot.armed and autopilot.time_s < 600:
+        autopilot.step(DT)
+        if 2 <= autopilot.current <= len(points):   # from the first waypoint to the last
+            track.append((autopilot.time_s, *autopilot.vehicle.position,
+                          math.hypot(*autopilot.vehicle.velocity)))
+    return autopilot, np.array(track)
+
+
+def test_corners_are_flown_as_px4_flies_them():
+    """Seen with PX4 v1.16: peak 6.2 m/s, twice the nominal time, 2.5 to 3.2 % shorter."""
+    autopilot, track = fly_staircase(1)
+    assert not autopilot.armed and autopilot.landed
+    assert list(autopilot.reached) == list(range(len(autopilot.mission)))
+    length = np.linalg.norm(np.diff(track[:, 1:4], axis=0), axis=1).sum()
+    legs = 40.0 * 7
+    assert 5.7 < track[:, 4].max() < 6.7
+    assert 1.7 < (track[-1, 0] - track[0, 0]) / (legs / 8.0) < 2.3
+    assert 0.96 < length / legs < 0.98
+
+
+def test_same_seed_same_track_another_seed_another():
+    tracks = [fly_staircase(seed)[1] for seed in (5, 5, 6)]
+    assert np.array_equal(tracks[0], tracks[1])
+    assert not np.array_equal(tracks[0][:1000], tracks[2][:1000])
+
+
+def test_disarms_itself_after_landing_and_when_it_does_not_take_off():
+    autopilot = armed()
+    assert autopilot.arm() == Result.ACCEPTED
+    for _ in range(int(10.5 / DT)):
+        autopilot.step(DT)
+    assert not autopilot.armed
+
+
+def in_the_air(params=(), **kinds):
+    autopilot = armed({"MIS_TAKEOFF_ALT": 15.0, **dict(params)}, **kinds)
+    autopilot.arm()
+    autopilot.take_off()
+    while autopilot.mode is not Mode.HOLD:
+        autopilot.step(DT)
+        assert autopilot.time_s < 60
+    return autopilot
+
+
+def until(autopilot, done, seconds=300):
+    end = autopilot.time_s + seconds
+    while not done() and autopilot.time_s < end:
+        autopilot.step(DT)
+    assert done(), (autopilot.mode, autopilot.vehicle.position, autopilot.texts)
+
+
+@pytest.mark.parametrize("cone, expected", [(0, 40.0), (45, 20.0)])
+def test_return_altitude_follows_the_cone(cone, expected):
+    autopilot = in_the_air({"RTL_RETURN_ALT": 40.0, "RTL_CONE_ANG": cone})
+    autopilot.reposition((20.0, 0.0, 15.0))
+    until(autopilot, lambda: math.dist(autopilot.vehicle.position, (20.0, 0.0, 15.0)) < 0.3)
+    autopilot.set_mode(Mode.RETURN)
+    heights = []
+    until(autopilot, lambda: heights.append(autopilot.vehicle.position[2]) or not autopilot.armed)
+    assert max(heights) == pytest.approx(expected, abs=1.0)
+    assert math.hypot(*autopilot.vehicle.position[:2]) < 1.0
+
+
+@pytest.mark.parametrize("name, params, act", [
+    ("battery", {"COM_LOW_BAT_ACT": 3},
+     lambda a: setattr(a.vehicle, "energy_wh", 0.06 * a.vehicle.model.battery_wh)),
+    ("link", {"NAV_DLL_ACT": 2}, lambda a: setattr(a, "link_age_s", 30.0)),
+    ("fence", {"GF_ACTION": 3, "GF_MAX_HOR_DIST": 30.0}, lambda a: a.reposition((50, 0, 15))),
+])
+def test_failsafes_bring_it_home(name, params, act):
+    autopilot = in_the_air()
+    autopilot.params.update(params)
+    act(autopilot)
+    until(autopilot, lambda: autopilot.mode is Mode.RETURN)
+    assert any("Failsafe" in text for _, text in autopilot.texts)
+    until(autopilot, lambda: not autopilot.armed)
+
+
+@pytest.mark.parametrize("params, points, words", [
+    ({"GF_MAX_HOR_DIST": 100.0}, [(50.0, 0, 20), (120.0, 0, 20)], "outside the geofence"),
+    ({"MIS_DIST_1WP": 100.0}, [(150.0, 0, 20)], "too far"),
+    ({}, [], "no position")])
+def test_an_infeasible_mission_is_announced_and_never_flown(params, points, words):
+    autopilot = armed(params)
+    autopilot.set_mission([Item(178, (1, 5, 0, 0)), *(Item(WAYPOINT, point=p) for p in points)])
+    assert any(words in text for _, text in autopilot.texts)
+    autopilot.arm()
+    assert autopilot.set_mode(Mode.MISSION) != Result.ACCEPTED
+    assert autopilot.mode is not Mode.MISSION
+
+
+def test_arming_is_refused_with_a_reason():
+    early = SimulatedPx4(Vehicle(VehicleModel()), LocalFrame(60.0, 25.0))
+    assert early.arm() == Result.DENIED
+    assert armed(battery_percent=5.0).arm() == Result.DENIED
+    assert armed({"NAV_DLL_ACT": 2}).arm() == Result.DENIED
