@@ -253,7 +253,11 @@ class Autopilot:
             await write(name, value)
             return await read(name)
 
-        found = self._call(exchange, f"parameter {name}")
+        try:
+            found = self._call(exchange, f"parameter {name}")
+        except LinkError as error:
+            raise LinkError(f"{error}. PX4 does not answer either for a parameter that its "
+                            "version does not have") from error
         if not _close(found, value):
             raise RefusedError(f"parameter {name} was set to {value:g} but reads {found:g}; "
                                "is another ground station changing it?")
