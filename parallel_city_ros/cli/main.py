@@ -55,7 +55,7 @@ def info(file, resolution, as_json):
                        "altitude_m": found.frame.altitude_m},
             "resolution_m": resolution, "shape": grid.occupied.shape,
             "map_hash": grid.map_hash,
-            "crs": found.frame.crs.to_proj4(), "attribution": found.attribution,
+            "crs": found.frame.proj, "attribution": found.attribution,
         }, sys.stdout)
         click.echo()
         return

@@ -6,18 +6,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from parallel_city_ros.patrol.task import require
+from parallel_city_ros.settings import check, setting
+
+WEIGHT_STEPS = 100      # weights are published as whole percents: all planners see the same
 
 
 @dataclass(frozen=True, kw_only=True)
 class LedgerConfig:
-    seen_weight: float = 0.2      # worth of a cell that was just seen, 0..1; never seen: 1
-    revisit_time_s: float = 3600.0  # after which it is worth 63 % of what it lost again
+    seen_weight: float = setting(0.2, "worth of ground that was just seen; never seen: 1",
+                                 low=0, high=1)
+    revisit_time_s: float = setting(
+        3600.0, "s after which it has 63 % of what it lost in worth again", above=0)
 
     def __post_init__(self):
-        require(0 <= self.seen_weight <= 1, self, "seen_weight", "in [0, 1]")
-        require(0 < self.revisit_time_s < float("inf"), self, "revisit_time_s",
-                "a finite number above 0")
+        check(self)
 
 
 class CoverageLedger:
@@ -35,10 +37,11 @@ class CoverageLedger:
         self._seen_at[seen] = np.maximum(self._seen_at[seen], at_s)
 
     def weights(self, now_s: float) -> np.ndarray:
-        """(nx, ny) worth of seeing each cell now, seen_weight to 1."""
+        """(nx, ny) worth of seeing each cell now, seen_weight to 1, in whole percents."""
         age = np.maximum(now_s - self._seen_at, 0)
         config = self._config
-        return 1 - (1 - config.seen_weight) * np.exp(-age / config.revisit_time_s)
+        worth = 1 - (1 - config.seen_weight) * np.exp(-age / config.revisit_time_s)
+        return np.rint(worth * WEIGHT_STEPS) / WEIGHT_STEPS
 
     @property
     def seen_share(self) -> float:

@@ -75,6 +75,37 @@ def _highest_within(grid: VoxelGrid, points: np.ndarray, radius: float) -> np.nd
     return highest
 
 
+def clearance(grid: VoxelGrid, path, reach: float) -> tuple[float, np.ndarray]:
+    """Smallest distance of a path to a building, the ground or the map's edge.
+
+    path : (N, 3) ENU metres, N >= 1; reach : metres that are looked at
+
+    Returns
+    -------
+    The distance in metres, reach if nothing is nearer, and the (3,) point where that is.
+    Columns count as solid up to their highest voxel.
+    """
+    walk = _walk(np.asarray(path, float))
+    local = (walk[:, :2] - grid.origin[:2]) / grid.resolution
+    home = np.floor(local).astype(int)
+    size = np.array(grid.surface.shape)
+    edge = np.minimum(local, size - local).min(axis=1) * grid.resolution
+    nearest = np.minimum(np.minimum(walk[:, 2] - grid.origin[2], edge), reach)
+    cells = int(np.ceil(reach / grid.resolution)) + 1
+    for di in range(-cells, cells + 1):
+        for dj in range(-cells, cells + 1):
+            cell = home + (di, dj)
+            inside = ((cell >= 0) & (cell < size)).all(axis=1)
+            gap = np.maximum(np.maximum(cell - local, local - cell - 1), 0) * grid.resolution
+            top = grid.surface[tuple(np.clip(cell, 0, size - 1).T)]
+            above = np.maximum(walk[:, 2] - top, 0)
+            distance = np.sqrt(gap[:, 0]**2 + gap[:, 1]**2 + above**2)
+            built = inside & (top > grid.origin[2])
+            nearest[built] = np.minimum(nearest[built], distance[built])
+    k = int(np.argmin(nearest))
+    return float(nearest[k]), walk[k]
+
+
 def certify(grid: VoxelGrid, task: PatrolTask, path) -> Certificate:
     """Check every constraint of the task on (B + 2, 3) ENU metres, start and goal included."""
     path = np.asarray(path, float)

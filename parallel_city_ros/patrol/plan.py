@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -35,6 +36,7 @@ class PatrolPlan:
 
     path : (B + 2, 3) ENU metres, start and goal included
     map_hash, map_update : base of the twin and number of the newest event in it
+    weights_hash : of the worth of the ground that it was made for, "" for 1 everywhere
     city_file : the file that the twin was made of, "" if unknown
     """
 
@@ -50,6 +52,7 @@ class PatrolPlan:
     map_update: int
     frame: LocalFrame
     resolution: float
+    weights_hash: str = ""
     city_file: str = ""
     attribution: str = ""
 
@@ -134,6 +137,13 @@ def _typed(name: str, value, kind: str):
     if wrong or (kind == "float" and not math.isfinite(value)):
         raise ValueError(f"{name} must be a {kind}, is {value!r}")
     return value
+
+
+def weights_hash(weights: np.ndarray | None) -> str:
+    """SHA-256 of the worth of the ground; "" for None, which is 1 everywhere."""
+    if weights is None:
+        return ""
+    return hashlib.sha256(np.ascontiguousarray(weights, "<f8").tobytes()).hexdigest()
 
 
 def write_atomically(file: str | Path, content: str | bytes) -> None:

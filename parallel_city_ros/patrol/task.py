@@ -3,43 +3,28 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
-from parallel_city_ros.errors import ConfigError
-
-
-def require(condition: bool, owner: object, name: str, expected: str) -> None:
-    """Raise a ConfigError that names the field, what it should be and what it is."""
-    if not condition:
-        raise ConfigError(
-            f"{type(owner).__name__}.{name} must be {expected}, got {getattr(owner, name)}")
-
-
-def _require_positive(owner, besides: str = "") -> None:
-    for f in fields(owner):
-        value = getattr(owner, f.name)
-        if f.type == "float" and f.name != besides:
-            require(isinstance(value, int | float) and math.isfinite(value) and value > 0,
-                    owner, f.name, "a finite number above 0")
+from parallel_city_ros.settings import check, require, setting
 
 
 @dataclass(frozen=True, kw_only=True)
 class Drone:
     """Limits of the drone and its camera; defaults are those of a small quadrotor."""
 
-    max_speed: float = 12.0           # m/s, constraint (14)
-    max_turn_deg: float = 60.0        # change of course at a track point, (12)
-    max_climb_deg: float = 30.0       # angle of a leg above the horizon, (13)
-    endurance_s: float = 1200.0       # longest flight, (15)
-    camera_aperture_deg: float = 60.0  # full cone of the nadir camera
-    camera_range: float = 120.0       # m, slant
-    carbon_per_km: float = 1.0        # n_co of (8), the paper's unit per km
+    max_speed: float = setting(12.0, "m/s, of a leg (14)", above=0)
+    max_turn_deg: float = setting(60.0, "degrees, change of course at a track point (12)",
+                                  above=0, high=179)
+    max_climb_deg: float = setting(30.0, "degrees, leg above the horizon (13)", above=0, high=89)
+    endurance_s: float = setting(1200.0, "s, longest flight (15)", above=0)
+    camera_aperture_deg: float = setting(60.0, "degrees, full cone of the nadir camera",
+                                         above=0, high=179)
+    camera_range: float = setting(120.0, "m, slant range of the camera", above=0)
+    carbon_per_km: float = setting(1.0, "carbon per km flown, n_co of (8) in the paper's unit",
+                                   above=0)
 
     def __post_init__(self):
-        _require_positive(self)
-        for name, limit in (("max_turn_deg", 180), ("max_climb_deg", 90),
-                            ("camera_aperture_deg", 180)):
-            require(getattr(self, name) < limit, self, name, f"below {limit}")
+        check(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,26 +37,26 @@ class PatrolTask:
     start: tuple[float, float, float]
     goal: tuple[float, float, float]
     drone: Drone = field(default_factory=Drone)
-    track_points: int = 40            # B, free points between start and goal
-    time_step_s: float = 4.0          # T_b
-    min_altitude: float = 30.0        # m above ground
-    max_altitude: float = 100.0       # m above ground
-    noise_altitude: float = 110.0     # m above ground from which the drone is not heard
-    clearance_horizontal: float = 4.0  # m
-    clearance_vertical: float = 5.0   # m
-    tube_radius: float = 2.0          # m the drone may leave its legs by, at corners
-    coverage_floor: float = 0.0       # least share of the reachable worth seen, 0..1;
-    #                                   0: as much as the straight flight sees
+    track_points: int = setting(40, "free points between start and goal (B)", low=1, high=1000)
+    time_step_s: float = setting(4.0, "s, from one track point to the next (T_b)", above=0)
+    min_altitude: float = setting(30.0, "m above ground, lower end of the band", above=0)
+    max_altitude: float = setting(100.0, "m above ground, upper end of the band", above=0)
+    noise_altitude: float = setting(110.0, "m above ground from which the drone is not heard",
+                                    above=0)
+    clearance_horizontal: float = setting(4.0, "m kept from buildings sideways", above=0)
+    clearance_vertical: float = setting(5.0, "m kept above buildings", above=0)
+    tube_radius: float = setting(2.0, "m by which the drone may leave its legs", above=0)
+    coverage_floor: float = setting(
+        0.0, "least share of the reachable worth to see; 0: what the straight flight sees",
+        low=0, high=1)
 
     def __post_init__(self):
         for name in ("start", "goal"):
             value = getattr(self, name)
             require(len(value) == 3 and all(map(math.isfinite, value)), self, name,
                     "three finite numbers, metres east, north and up")
-        require(0 <= self.coverage_floor <= 1, self, "coverage_floor", "in [0, 1]")
-        require(self.coverage_floor > 0 or self.start[:2] != self.goal[:2], self, "coverage_floor",
-                "above 0 where start and goal are the same, or not to patrol at all is best")
-        _require_positive(self, besides="coverage_floor")
-        require(self.track_points >= 1, self, "track_points", "at least 1")
+        check(self)
         require(self.min_altitude < self.max_altitude, self, "min_altitude",
                 f"below max_altitude ({self.max_altitude})")
+        require(self.coverage_floor > 0 or self.start[:2] != self.goal[:2], self, "coverage_floor",
+                "above 0 where start and goal are the same, or not to patrol at all is best")

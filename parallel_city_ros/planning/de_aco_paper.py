@@ -12,23 +12,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from parallel_city_ros.patrol.evaluator import Evaluator, Scores
-from parallel_city_ros.patrol.task import require
 from parallel_city_ros.planning.rrt import rrt_paths
+from parallel_city_ros.settings import check, setting
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeAcoPaperConfig:
-    population: int = 50              # Q, candidate paths
-    mutation_factor: float = 0.5      # mu of (20)
-    crossover_rate: float = 0.5       # theta of (21), per track point
-    pheromone_importance: float = 1.0  # kappa of (19)
-    evaporation_rate: float = 0.1     # psi of (18), per generation
+    population: int = setting(50, "candidate paths (Q)", low=4)
+    mutation_factor: float = setting(0.5, "mu of (20)", above=0, high=2)
+    crossover_rate: float = setting(0.5, "theta of (21), per track point", low=0, high=1)
+    pheromone_importance: float = setting(1.0, "kappa of (19)", low=0)
+    evaporation_rate: float = setting(0.1, "psi of (18), per generation", low=0, high=1)
 
     def __post_init__(self):
-        require(self.population >= 4, self, "population", "at least 4")
-        require(0 < self.mutation_factor <= 2, self, "mutation_factor", "in (0, 2]")
-        require(0 <= self.crossover_rate <= 1, self, "crossover_rate", "in [0, 1]")
-        require(0 <= self.evaporation_rate <= 1, self, "evaporation_rate", "in [0, 1]")
+        check(self)
 
 
 class DeAcoPaper:

