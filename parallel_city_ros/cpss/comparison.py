@@ -37,6 +37,11 @@ class Comparison:
     def to_dict(self) -> dict:
         return asdict(self) | {"within_tube": self.within_tube}
 
+    @classmethod
+    def from_dict(cls, values: dict) -> Comparison:
+        values = {k: v for k, v in values.items() if k != "within_tube"}
+        return cls(**values | {k: Objectives(**values[k]) for k in ("planned", "flown")})
+
 
 def closest_approaches(path: np.ndarray, track: np.ndarray) -> np.ndarray:
     """(len(path),) index of the track point nearest to each waypoint, never going back.
@@ -66,6 +71,15 @@ def patrol_part(path: np.ndarray, track: np.ndarray) -> tuple[np.ndarray, np.nda
     return track[index[0]:index[-1] + 1], track[index]
 
 
+def waypoints_passed(path: np.ndarray, track: np.ndarray, radius: float) -> int:
+    """How many waypoints, counted from the first, a flight that goes on has come by."""
+    ahead = 0
+    for point in track:
+        while ahead < len(path) and np.linalg.norm(path[ahead] - point) <= radius:
+            ahead += 1
+    return ahead
+
+
 def deviation(path: np.ndarray, track: np.ndarray) -> np.ndarray:
     """(N,) distance of each track point from the nearest leg, metres."""
     nearest = np.full(len(track), np.inf)
@@ -76,10 +90,13 @@ def deviation(path: np.ndarray, track: np.ndarray) -> np.ndarray:
     return nearest
 
 
-def compare(plan: PatrolPlan, track, evaluator: Evaluator) -> Comparison:
+def compare(plan: PatrolPlan, track, evaluator: Evaluator,
+            passed: int | None = None) -> Comparison:
     """Compare a flight with its plan.
 
     track : (N, 3) ENU metres; evaluator : on the plan's map and with its weights
+    passed : number of waypoints that were come by, of a flight that goes on or was broken off;
+        all by default. planned is always the whole plan.
 
     Raises
     ------
@@ -89,7 +106,7 @@ def compare(plan: PatrolPlan, track, evaluator: Evaluator) -> Comparison:
     track = np.asarray(track, float)
     if track.ndim != 2 or len(track) < 2:
         raise ValueError("a track needs at least two points")
-    patrol, photographs = patrol_part(plan.path, track)
+    patrol, photographs = patrol_part(plan.path[:passed], track)
     scores = evaluator(photographs[None])
     length = float(np.linalg.norm(np.diff(patrol, axis=0), axis=1).sum())
     carbon = plan.task.drone.carbon_per_km * length / 1000

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from dataclasses import dataclass
 
 import numpy as np
 
+from parallel_city_ros.errors import ConfigError
+from parallel_city_ros.patrol.plan import write_atomically
 from parallel_city_ros.settings import check, setting
 
 WEIGHT_STEPS = 100      # weights are published as whole percents: all planners see the same
@@ -42,6 +46,31 @@ class CoverageLedger:
         config = self._config
         worth = 1 - (1 - config.seen_weight) * np.exp(-age / config.revisit_time_s)
         return np.rint(worth * WEIGHT_STEPS) / WEIGHT_STEPS
+
+    def save(self, file) -> None:
+        """Keep it beyond this process; the file is complete or was not touched."""
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, seen_at=self._seen_at)
+        write_atomically(file, buffer.getvalue())
+
+    def load(self, file) -> None:
+        """Take over what was kept.
+
+        Raises
+        ------
+        ConfigError
+            If the file is broken or belongs to a map of another size.
+        """
+        try:
+            with np.load(file) as kept:
+                seen_at = kept["seen_at"]
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise ConfigError(f"{file}: is no coverage ledger ({error}); move it away to begin "
+                              "a new one") from error
+        if seen_at.shape != self._seen_at.shape:
+            raise ConfigError(f"{file}: is of a map of {seen_at.shape} cells, this one has "
+                              f"{self._seen_at.shape}; use another history folder")
+        self._seen_at = seen_at
 
     @property
     def seen_share(self) -> float:

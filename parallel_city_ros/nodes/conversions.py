@@ -9,22 +9,26 @@ import zlib
 
 import numpy as np
 from builtin_interfaces.msg import Time
-from geometry_msgs.msg import Point, PoseStamped
-from nav_msgs.msg import OccupancyGrid, Path
-from parallel_city_interfaces.action import PlanPatrol
+from geometry_msgs.msg import Point, PoseStamped, TransformStamped, Vector3
+from nav_msgs.msg import OccupancyGrid, Odometry, Path
+from parallel_city_interfaces.action import FlyPatrol, PlanPatrol
 from parallel_city_interfaces.msg import Certificate as CertificateMsg
 from parallel_city_interfaces.msg import CityEvent as CityEventMsg
+from parallel_city_interfaces.msg import CpssState, VoxelGridUpdate
 from parallel_city_interfaces.msg import Objectives as ObjectivesMsg
 from parallel_city_interfaces.msg import PatrolPlan as PatrolPlanMsg
 from parallel_city_interfaces.msg import VoxelGrid as VoxelGridMsg
-from parallel_city_interfaces.msg import VoxelGridUpdate
-from sensor_msgs.msg import PointCloud2, PointField
+from sensor_msgs.msg import BatteryState, NavSatFix, PointCloud2, PointField
 from std_msgs.msg import Header
 
 from parallel_city_ros.city.twin import CityEvent, GridUpdate
 from parallel_city_ros.city.voxels import VoxelGrid
+from parallel_city_ros.cpss.comparison import Comparison
 from parallel_city_ros.cpss.ledger import WEIGHT_STEPS
+from parallel_city_ros.cpss.monitor import LoopMonitor
 from parallel_city_ros.errors import MapUpdateError, PlanError
+from parallel_city_ros.flight.outcome import FlightOutcome, FlightProgress
+from parallel_city_ros.flight.telemetry import Telemetry
 from parallel_city_ros.geo import LocalFrame
 from parallel_city_ros.patrol.plan import Objectives, PatrolPlan
 from parallel_city_ros.patrol.task import PatrolTask
@@ -289,6 +293,102 @@ def progress_to_ros(progress: Progress) -> PlanPatrol.Feedback:
 def progress_from_ros(feedback: PlanPatrol.Feedback) -> Progress:
     return Progress(feedback.generation, feedback.evaluations,
                     objectives_from_ros(feedback.objectives), feedback.time_left_s)
+
+
+def state_to_ros(drone: str, monitor: LoopMonitor, stamp: Time) -> CpssState:
+    patrol, grid = monitor.patrols[drone], monitor.grid
+    reason = monitor.why_replan(drone)
+    state = CpssState(
+        header=header(stamp), drone_id=drone, sortie=patrol.sortie, phase=patrol.phase,
+        map_update=grid.map_update if grid else 0,
+        ledger_seen_share=monitor.ledger.seen_share if monitor.ledger else math.nan,
+        replan_advised=bool(reason))
+    details = {"replan_reason": reason, "closed": patrol.closed}
+    if patrol.plan is not None:
+        plan = patrol.plan
+        state.map_hash, state.planned_distance_m = plan.map_hash, plan.length_m
+        state.planned_coverage_km2 = plan.objectives.coverage_km2
+        state.planned_noise_m, state.planned_carbon = (plan.objectives.noise_m,
+                                                       plan.objectives.carbon)
+        details["plan_update"] = plan.map_update
+    if patrol.comparison is not None:
+        found = patrol.comparison
+        state.flown_distance_m, state.max_deviation_m = found.flown_length_m, found.max_deviation_m
+        state.flown_coverage_km2 = found.flown.coverage_km2
+        state.flown_noise_m, state.flown_carbon = found.flown.noise_m, found.flown.carbon
+        details["comparison"] = found.to_dict()
+    state.json = json.dumps(details)
+    return state
+
+
+def comparison_from_ros(state: CpssState) -> Comparison | None:
+    """The comparison of a sortie that has ended; None while it goes on."""
+    details = json.loads(state.json)
+    if not details.get("closed") or "comparison" not in details:
+        return None
+    return Comparison.from_dict(details["comparison"])
+
+
+# --- the drone ------------------------------------------------------------------
+
+def flight_progress_to_ros(progress: FlightProgress) -> FlyPatrol.Feedback:
+    return FlyPatrol.Feedback(
+        state=progress.state.value, waypoint=progress.waypoint, waypoints=progress.waypoints,
+        distance_m=progress.distance_m, battery_percent=float(progress.battery_percent),
+        position=point_to_ros(progress.position))
+
+
+def outcome_to_ros(outcome: FlightOutcome, status: int, stamp: Time) -> FlyPatrol.Result:
+    return FlyPatrol.Result(
+        status=status, message=outcome.message, distance_m=outcome.distance_m,
+        duration_s=outcome.duration_s, energy_wh=outcome.energy_wh,
+        flown=track_to_ros(outcome.flown, stamp))
+
+
+def odometry_to_ros(telemetry: Telemetry, grid: VoxelGrid, stamp: Time, child: str) -> Odometry:
+    """Pose in the map frame, twist in the body frame (REP 105, nav_msgs/Odometry)."""
+    east, north, _ = grid.frame.to_enu(telemetry.latitude_deg, telemetry.longitude_deg)
+    odometry = Odometry(header=header(stamp), child_frame_id=child)
+    odometry.pose.pose.position = point_to_ros(
+        (east, north, telemetry.relative_altitude_m + grid.origin[2]))
+    yaw = telemetry.yaw if math.isfinite(telemetry.yaw) else 0.0
+    odometry.pose.pose.orientation.z = math.sin(yaw / 2)
+    odometry.pose.pose.orientation.w = math.cos(yaw / 2)
+    east, north, up = telemetry.velocity
+    linear = odometry.twist.twist.linear
+    linear.x = east * math.cos(yaw) + north * math.sin(yaw)
+    linear.y = north * math.cos(yaw) - east * math.sin(yaw)
+    linear.z = up
+    return odometry
+
+
+def transform_to_ros(odometry: Odometry) -> TransformStamped:
+    transform = TransformStamped(header=odometry.header, child_frame_id=odometry.child_frame_id)
+    position = odometry.pose.pose.position
+    transform.transform.translation = Vector3(x=position.x, y=position.y, z=position.z)
+    transform.transform.rotation = odometry.pose.pose.orientation
+    return transform
+
+
+def fix_to_ros(telemetry: Telemetry, stamp: Time, frame_id: str) -> NavSatFix:
+    """Altitude is NaN: the autopilot's is above mean sea level, the message's the ellipsoid."""
+    fix = NavSatFix(header=Header(stamp=stamp, frame_id=frame_id),
+                    latitude=telemetry.latitude_deg, longitude=telemetry.longitude_deg,
+                    altitude=math.nan)
+    status = fix.status
+    status.status = status.STATUS_FIX if telemetry.healthy else status.STATUS_NO_FIX
+    status.service = status.SERVICE_GPS
+    return fix
+
+
+def battery_to_ros(telemetry: Telemetry, stamp: Time, frame_id: str) -> BatteryState:
+    nan = math.nan
+    return BatteryState(
+        header=Header(stamp=stamp, frame_id=frame_id), voltage=float(telemetry.battery_voltage),
+        percentage=telemetry.battery_percent / 100, current=nan, charge=nan, capacity=nan,
+        design_capacity=nan, temperature=nan, present=True,
+        power_supply_status=BatteryState.POWER_SUPPLY_STATUS_DISCHARGING if telemetry.armed
+        else BatteryState.POWER_SUPPLY_STATUS_UNKNOWN)
 
 
 def history_to_json(history) -> str:

@@ -27,11 +27,11 @@ class MapMirror:
         self.grid: VoxelGrid | None = None
         group = MutuallyExclusiveCallbackGroup()
         self._whole = node.create_subscription(
-            VoxelGridMsg, "city_map/voxels", self._on_whole, qos.LATCHED, callback_group=group)
+            VoxelGridMsg, "/city_map/voxels", self._on_whole, qos.LATCHED, callback_group=group)
         self._updates = node.create_subscription(
-            VoxelGridUpdate, "city_map/updates", self._on_update, qos.UPDATES,
+            VoxelGridUpdate, "/city_map/updates", self._on_update, qos.UPDATES,
             callback_group=group)
-        self._region = node.create_client(GetRegion, "city_map/region", callback_group=group)
+        self._region = node.create_client(GetRegion, "/city_map/region", callback_group=group)
 
     def wait(self, timeout_s: float) -> VoxelGrid | None:
         """The newest map; None if none came within timeout_s of wall time."""

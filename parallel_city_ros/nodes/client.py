@@ -1,0 +1,173 @@
+"""The system seen from outside: plan, fly, report, wait. For the command line and tests.
+
+Blocking calls with deadlines in seconds of wall time, from any thread but the node's own.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import rclpy
+from action_msgs.msg import GoalStatus
+from parallel_city_interfaces.action import FlyPatrol, PlanPatrol
+from parallel_city_interfaces.msg import CityEvent as CityEventMsg
+from parallel_city_interfaces.msg import CpssState
+from rclpy.action import ActionClient
+from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
+from rclpy.node import Node
+
+from parallel_city_ros.city.twin import CityEvent
+from parallel_city_ros.city.voxels import VoxelGrid
+from parallel_city_ros.cpss.comparison import Comparison
+from parallel_city_ros.errors import LinkError, ParallelCityError
+from parallel_city_ros.nodes import conversions, qos
+from parallel_city_ros.nodes.map_mirror import MapMirror
+from parallel_city_ros.patrol.plan import PatrolPlan
+from parallel_city_ros.planning.planner import PlanRequest, Progress
+
+POLL_S = 0.02
+ANSWER_S = 10.0         # for an action server to accept a goal or a cancel
+
+
+@dataclass(frozen=True, eq=False)
+class Planned:
+    """status : of PlanPatrol.Result; convergence : one dict a generation"""
+
+    status: int
+    message: str
+    plan: PatrolPlan | None
+    convergence: list[dict]
+
+
+class CityClient:
+    """A node of its own, spun in a thread, that talks to the four nodes."""
+
+    def __init__(self, drone: str = "drone_1", name: str = "parallel_city"):
+        self.drone = drone
+        self._context = rclpy.Context()
+        rclpy.init(context=self._context)
+        self.node = Node(name, context=self._context)
+        self._states: dict[str, CpssState] = {}
+        self._changed = threading.Condition()
+        self.map = MapMirror(self.node)
+        self._plan = ActionClient(self.node, PlanPatrol, "/plan_patrol")
+        self._fly = ActionClient(self.node, FlyPatrol, f"/{drone}/fly_patrol")
+        self._reports = self.node.create_publisher(CityEventMsg, "/city_reports", qos.EVENTS)
+        self.node.create_subscription(CpssState, "/cpss/state", self._on_state, qos.EVENTS)
+        self._executor = MultiThreadedExecutor(num_threads=3, context=self._context)
+        self._executor.add_node(self.node)
+        self._spinner = threading.Thread(target=self._spin, daemon=True)
+        self._spinner.start()
+
+    def __enter__(self) -> CityClient:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._executor.shutdown(timeout_sec=2.0)
+        self._spinner.join(2.0)
+        self.node.destroy_node()
+        self._context.try_shutdown()
+
+    def _spin(self):
+        try:
+            self._executor.spin()
+        except ExternalShutdownException:
+            pass
+
+    def _on_state(self, msg):
+        with self._changed:
+            self._states[msg.drone_id] = msg
+            self._changed.notify_all()
+
+    # waiting
+
+    def wait_for_map(self, timeout_s: float, alive: Callable[[], None] = lambda: None
+                     ) -> VoxelGrid:
+        self._until(lambda: self.map.grid is not None, timeout_s, "no map came", alive)
+        return self.map.grid
+
+    def wait_for_update(self, number: int, timeout_s: float) -> VoxelGrid:
+        self._until(lambda: self.map.grid.map_update >= number, timeout_s,
+                    f"map update {number} did not come")
+        return self.map.grid
+
+    def wait_for_comparison(self, sortie: int, timeout_s: float) -> Comparison:
+        """Flown against planned, once the monitor has closed that sortie."""
+        def closed():
+            state = self._states.get(self.drone)
+            return state is not None and state.sortie >= sortie \
+                and conversions.comparison_from_ros(state) is not None
+        self._until(closed, timeout_s, f"the monitor did not compare sortie {sortie}")
+        return conversions.comparison_from_ros(self._states[self.drone])
+
+    @property
+    def state(self) -> CpssState | None:
+        """The newest state of the drone's patrol."""
+        return self._states.get(self.drone)
+
+    @staticmethod
+    def _until(reached, timeout_s: float, complaint: str, alive=lambda: None) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not reached():
+            alive()
+            if time.monotonic() > deadline:
+                raise LinkError(f"{complaint} within {timeout_s:g} s; are all nodes running in "
+                                "this ROS domain?")
+            time.sleep(POLL_S)
+
+    # doing
+
+    def report(self, event: CityEvent) -> None:
+        """Tell the city that something happened."""
+        self._until(lambda: self._reports.get_subscription_count() > 0, ANSWER_S,
+                    "nobody listens to /city_reports")
+        self._reports.publish(conversions.event_to_ros(event, self._stamp()))
+
+    def plan(self, request: PlanRequest, *, overrides: dict | None = None,
+             weights_topic: str = "", on_progress: Callable[[Progress], None] = lambda p: None,
+             cancelled: Callable[[], bool] = lambda: False,
+             alive: Callable[[], None] = lambda: None, timeout_s: float = 120.0) -> Planned:
+        goal = conversions.request_to_ros(request, overrides, weights_topic)
+        result = self._run(self._plan, goal, "plan_patrol",
+                           lambda f: on_progress(conversions.progress_from_ros(f)),
+                           cancelled, alive, timeout_s)
+        return Planned(result.status, result.message,
+                       conversions.plan_from_ros(result.plan) if result.plan.json else None,
+                       conversions.history_from_json(result.statistics_json))
+
+    def fly(self, plan: PatrolPlan, *,
+            on_progress: Callable[[FlyPatrol.Feedback], None] = lambda f: None,
+            cancelled: Callable[[], bool] = lambda: False,
+            alive: Callable[[], None] = lambda: None,
+            timeout_s: float = 600.0) -> FlyPatrol.Result:
+        goal = FlyPatrol.Goal(plan=conversions.plan_to_ros(plan, self._stamp()))
+        return self._run(self._fly, goal, f"/{self.drone}/fly_patrol", on_progress, cancelled,
+                         alive, timeout_s)
+
+    def _stamp(self):
+        return self.node.get_clock().now().to_msg()
+
+    def _run(self, client, goal, name, on_feedback, cancelled, alive, timeout_s):
+        """Send a goal and wait for its result; cancelled or late: cancel and take what comes."""
+        self._until(client.server_is_ready, ANSWER_S, f"{name} is not offered", alive)
+        answer = client.send_goal_async(goal, lambda msg: on_feedback(msg.feedback))
+        self._until(answer.done, ANSWER_S, f"{name} did not answer", alive)
+        handle = answer.result()
+        if not handle.accepted:
+            raise ParallelCityError(f"{name} rejected the goal: its node is not active, or busy")
+        result, cancelling = handle.get_result_async(), None
+        deadline = time.monotonic() + timeout_s
+        while not result.done():
+            alive()
+            if cancelling is None and (cancelled() or time.monotonic() > deadline):
+                cancelling = handle.cancel_goal_async()
+                deadline = time.monotonic() + timeout_s
+            elif cancelling is not None and time.monotonic() > deadline:
+                raise LinkError(f"{name} did not end within {timeout_s:g} s after its cancel")
+            time.sleep(POLL_S)
+        if result.result().status == GoalStatus.STATUS_UNKNOWN:
+            raise LinkError(f"{name} lost the goal: its node started anew")
+        return result.result().result
