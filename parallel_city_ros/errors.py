@@ -7,6 +7,7 @@ ParallelCityError
 ├── MapUpdateError       an update does not fit the map it is applied to
 ├── PlanError            a plan file is broken, or may not be flown
 ├── SetupError           the environment lacks something
+├── InUseError           another process of ours has the folder or ROS domain
 └── AutopilotError       the drone did not do as asked
     ├── LinkError        nothing (or no longer anything) is heard from it
     └── RefusedError     it answered no: arming, mission, mode, parameter
@@ -41,6 +42,10 @@ class PlanError(ParallelCityError):
 
 
 class SetupError(ParallelCityError):
+    pass
+
+
+class InUseError(ParallelCityError):
     pass
 
 

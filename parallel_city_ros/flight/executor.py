@@ -84,6 +84,11 @@ class PatrolFlight:
     def state(self) -> FlightState:
         return self._state
 
+    @property
+    def flown(self) -> np.ndarray:
+        """(N, 4) vehicle time in s and ENU metres, so far. From any thread."""
+        return np.concatenate([np.empty((0, 4)), *self._flown])
+
     # requests from other threads, served within POLL_S
 
     def pause(self) -> None:
@@ -452,8 +457,7 @@ class PatrolFlight:
         self._state = FlightState.FAILED
 
     def _outcome(self) -> FlightOutcome:
-        flown = np.concatenate(self._flown) if self._flown else np.empty((0, 4))
-        config = self._config
+        flown, config = self.flown, self._config
         used = self._battery_before - self._autopilot.snapshot.battery_percent
         return FlightOutcome(
             status=self._status, message=self._reason or "the patrol was flown to its end",

@@ -33,11 +33,11 @@ class PlanStatus(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class PlanRequest:
-    task: PatrolTask
     planner_id: str = setting("de_aco_paper", "which planner", choices=PLANNERS)
     seed: int = setting(0, "seed of the random numbers: same seed, same plan", low=0)
     evaluation_budget: int = setting(20_000, "paths that may be evaluated", low=1)
     time_budget_s: float = setting(60.0, "s of wall time that may be used", above=0)
+    task: PatrolTask
 
     def __post_init__(self):
         check(self)

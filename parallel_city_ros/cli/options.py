@@ -1,0 +1,120 @@
+"""What all commands share: flags from settings, points, progress, one JSON object on stdout."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+
+import click
+
+from parallel_city_ros.settings import Setting, flatten
+
+json_option = click.option("--json", "as_json", is_flag=True,
+                           help="One JSON object on stdout; everything else goes to stderr.")
+
+
+def _help(setting: Setting) -> str:
+    meta = setting.metadata
+    words = [setting.description]
+    bounds = [f"{sign} {meta[key]:g}" for key, sign in (("above", ">"), ("low", ">="),
+                                                        ("high", "<=")) if meta[key] is not None]
+    if bounds:
+        words.append(", ".join(bounds))
+    return f"{'; '.join(words)}.  [default: {setting.default}]"
+
+
+def settings_flags(config: type, aliases: dict[str, str] | None = None, skip=(), strip: str = ""):
+    """Decorator: a flag for every setting of a dataclass. Only those that are given arrive.
+
+    aliases : short flag by the setting's dotted name, put in place of its own
+    strip : prefix that the flags leave away
+    """
+    aliases = aliases or {}
+
+    def decorate(command):
+        for setting in reversed(list(flatten(config))):
+            if setting.name in skip:
+                continue
+            flag = aliases.get(setting.name) or Setting(
+                setting.name.removeprefix(strip), setting.kind, None, {}).flag
+            choices = setting.metadata["choices"]
+            kind = click.Choice(list(choices)) if choices else setting.kind
+            command = click.option(flag, setting.name.replace(".", "__"), type=kind, default=None,
+                                   help=_help(setting))(command)
+        return command
+    return decorate
+
+
+def given(arguments: dict) -> dict:
+    """The settings among a command's arguments that were given, by dotted name."""
+    return {name.replace("__", "."): value for name, value in arguments.items()
+            if value is not None}
+
+
+class Point(click.ParamType):
+    """E,N,U in metres of the map frame."""
+
+    name = "E,N,U"
+
+    def convert(self, value, param, ctx):
+        if isinstance(value, tuple):
+            return value
+        try:
+            point = tuple(float(part) for part in value.split(","))
+        except ValueError:
+            point = ()
+        if len(point) != 3 or not all(map(math.isfinite, point)):
+            self.fail(f"{value!r} is not three numbers, metres east, north and up in the city's "
+                      "own frame, such as 100,300,60", param, ctx)
+        return point
+
+
+def print_json(values: dict) -> None:
+    click.echo(json.dumps(finite(values), indent=1))
+
+
+def finite(value):
+    """A copy in which what JSON cannot say, NaN and infinity, is null."""
+    if isinstance(value, dict):
+        return {k: finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def note(text: str) -> None:
+    """A line for the operator, on stderr."""
+    click.echo(text, err=True)
+
+
+def progress(description: str, total: float):
+    """A progress bar on stderr if that is a terminal; else nothing is drawn.
+
+    A context manager with update(completed, text).
+    """
+    return _Progress(description, total)
+
+
+class _Progress:
+    def __init__(self, description, total):
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+        console = Console(stderr=True)
+        self._bar = Progress(
+            TextColumn("{task.description}"), BarColumn(bar_width=24), TimeElapsedColumn(),
+            TextColumn("{task.fields[words]}"), console=console, transient=True,
+            disable=not sys.stderr.isatty())
+        self._task = self._bar.add_task(description, total=total, words="")
+
+    def __enter__(self):
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_):
+        self._bar.stop()
+
+    def update(self, completed, words=""):
+        self._bar.update(self._task, completed=completed, words=words)

@@ -1,0 +1,132 @@
+"""`parallel-city plan`: one certified patrol over a city file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from parallel_city_ros.cli import options
+from parallel_city_ros.planning.planner import PlanRequest, PlanStatus
+from parallel_city_ros.settings import build
+
+BAD_INPUT = {PlanStatus.START_OCCUPIED, PlanStatus.GOAL_OCCUPIED, PlanStatus.OUTSIDE_MAP}
+ALIASES = {"planner_id": "--planner", "evaluation_budget": "--budget", "time_budget_s": "--time"}
+
+
+@click.command()
+@click.argument("file", type=click.Path())
+@click.option("--from", "start", type=options.Point(), required=True,
+              help="Where the patrol starts: metres east, north, up in the city's frame.")
+@click.option("--to", "goal", type=options.Point(), required=True, help="Where it ends.")
+@click.option("--output", "-o", type=click.Path(dir_okay=False), default="plan.json",
+              show_default=True, help="The plan, for parallel-city fly.")
+@click.option("--picture", type=click.Path(dir_okay=False), help="A PNG of the route from above.")
+@click.option("--resolution", type=float, default=2.0, show_default=True,
+              help="Edge of a voxel, metres.")
+@options.settings_flags(PlanRequest, ALIASES, strip="task.")
+@options.json_option
+def plan(file, start, goal, output, picture, resolution, as_json, **settings):
+    """Plan a patrol over the city in FILE, and certify it.
+
+    The route sees most for least carbon and noise (fitness F = f2 (f3 + 1) / f1). Ctrl-C ends
+    the search and keeps the best so far.
+
+    \b
+    parallel-city plan CITY.osm.pbf --from 100,300,60 --to 850,1250,60 --time 20
+    """
+    from parallel_city_ros.city.osm import read_osm
+    from parallel_city_ros.city.voxels import voxelise
+    from parallel_city_ros.patrol.task import PatrolTask
+    from parallel_city_ros.planning.planner import plan as search
+    from parallel_city_ros.planning.planner import warm_up
+
+    values = options.given(settings)
+    of_task = {k.removeprefix("task."): v for k, v in values.items() if k.startswith("task.")}
+    of_search = {k: v for k, v in values.items() if not k.startswith("task.")}
+    request = PlanRequest(task=build(PatrolTask, of_task, start=start, goal=goal), **of_search)
+    city = read_osm(file)
+    grid = voxelise(city, resolution)
+    warm_up()
+    with _Interruptible() as interrupted, \
+            options.progress("planning", request.evaluation_budget) as bar:
+        outcome = search(
+            grid, request, city_file=str(Path(file).resolve()), cancelled=interrupted,
+            on_progress=lambda p: bar.update(p.evaluations, f"F {p.objectives.fitness:.0f}"
+                                             if p.feasible else "not feasible yet"))
+    found, message = outcome.plan, outcome.message
+    ends = {PlanStatus.START_OCCUPIED: start, PlanStatus.GOAL_OCCUPIED: goal}
+    if outcome.status in ends:
+        near = city.buildings_near(ends[outcome.status][:2], request.task.clearance_horizontal
+                                   + request.task.tube_radius + 2 * resolution)
+        message += f" (building {', '.join(near)})" if near else ""
+    report = {"status": outcome.status.value, "message": message,
+              "plan_file": output if found else None, "plan": found.to_dict() if found else None}
+    if found:
+        found.save(output)
+        if picture:
+            _draw(picture, grid, found)
+    if as_json:
+        options.print_json(report)
+    elif found:
+        o = found.objectives
+        click.echo(f"{outcome.status.value}: {outcome.message}, written to {output}")
+        click.echo(f"F {o.fitness:.1f}: sees {o.coverage_km2:.4f} km² (f1), carbon {o.carbon:.3f} "
+                   f"(f2), noise {o.noise_m:.0f} m (f3), {found.length_m:.0f} m long")
+        tightest = min((c for c in found.certificate.checks if c.bound > 0.1),
+                       key=lambda c: c.margin / c.bound)
+        click.echo(f"certified every 0.25 m on map {found.map_hash[:12]}, update "
+                   f"{found.map_update}; tightest: {tightest.constraint} {tightest.value:.1f} "
+                   f"{tightest.unit}, bound {tightest.bound:g}")
+        if grid.attribution:
+            click.echo(f"map data {grid.attribution}")
+        _warn_of_ends(grid, request.task)
+    else:
+        options.note(f"{outcome.status.value}: {report['message']}")
+    raise SystemExit(0 if found else 2 if outcome.status in BAD_INPUT else 1)
+
+
+def _warn_of_ends(grid, task):
+    """A plan may start and end over roofs; a drone that takes off and lands there may not."""
+    from parallel_city_ros.city.ground import nearest_open_ground, open_ground
+    needed = task.clearance_horizontal + task.tube_radius
+    free = open_ground(grid, needed)
+    for name, point, deed in (("start", task.start, "take off"), ("goal", task.goal, "land")):
+        i, j, _ = grid.index(point)
+        if not free[i, j]:
+            east, north = nearest_open_ground(grid, point, needed)
+            options.note(f"no drone can {deed} at the {name}: buildings are within {needed:g} m; "
+                         f"open ground is at {east:.0f},{north:.0f}")
+
+
+def _draw(file, grid, plan):
+    import numpy as np
+
+    from parallel_city_ros.patrol.evaluator import Evaluator
+    from parallel_city_ros.viz.pictures import draw_map
+    from parallel_city_ros.viz.sortie import Sortie
+    seen = Evaluator(grid, plan.task, coverage_floor_km2=0.0).seen(plan.path)
+    draw_map(file, grid, [Sortie(1, grid, plan, np.empty((0, 4)), seen, seen & False, None, [])],
+             [])
+
+
+class _Interruptible:
+    """Within it, the first Ctrl-C is remembered instead of raised: call it to see."""
+
+    def __enter__(self):
+        import signal
+        self._caught = False
+        self._before = signal.signal(signal.SIGINT, self._catch)
+        return self
+
+    def _catch(self, *_):
+        import signal
+        self._caught = True
+        signal.signal(signal.SIGINT, self._before)
+
+    def __call__(self):
+        return self._caught
+
+    def __exit__(self, *_):
+        import signal
+        signal.signal(signal.SIGINT, self._before)
