@@ -37,7 +37,8 @@ STATUS_TO_ROS = {
     FlightStatus.COMPLETED: RESULT.COMPLETED, FlightStatus.RETURNED: RESULT.RETURNED,
     FlightStatus.LANDED_EARLY: RESULT.LANDED_EARLY, FlightStatus.CANCELLED: RESULT.CANCELLED,
     FlightStatus.FAILED: RESULT.FAILED, FlightStatus.REFUSED: RESULT.REFUSED}
-RECONNECT_S = 2.0       # wall, between two attempts to find the autopilot
+ATTEMPT_S = 3.0         # wall, of one attempt to find the autopilot
+RECONNECT_S = 1.0       # wall, between two of them
 STOP_S = 15.0           # wall, from deactivation in flight to seeing the drone return
 GOING_HOME = {FlightState.RETURNING, FlightState.LANDING, FlightState.LANDED, FlightState.FAILED}
 
@@ -104,7 +105,7 @@ class MissionExecutor(CityNode):
             while flight.state not in GOING_HOME and time.monotonic() < deadline:
                 time.sleep(0.05)
             self.get_logger().warning(f"left while {flight.state.value}")
-        self._connector.join(self._flight_config.connect_timeout_s + RECONNECT_S)
+        self._connector.join(ATTEMPT_S + RECONNECT_S)
         self._autopilot.close()
 
     def teardown(self):
@@ -125,11 +126,13 @@ class MissionExecutor(CityNode):
         config, said = self._flight_config, ""
         while not self._ending.is_set():
             try:
-                self._autopilot.connect(config.address, config.connect_timeout_s,
+                # In short attempts, so that the end need not wait for a long one.
+                self._autopilot.connect(config.address,
+                                        min(config.connect_timeout_s, ATTEMPT_S),
                                         rate_hz=config.telemetry_rate_hz)
             except LinkError as error:
                 if str(error) != said:
-                    self.get_logger().warning(str(error))
+                    self.get_logger().warning(f"{error}; trying on")
                 said = str(error)
                 self._ending.wait(RECONNECT_S)
             else:
@@ -213,7 +216,7 @@ class MissionExecutor(CityNode):
     def _on_map(self, grid, update):
         flight = self._flight
         if flight is not None:
-            flight.update_map(grid)
+            getattr(flight, "update_map", lambda g: None)(grid)
 
     # what is published
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 
 import rclpy
-from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
+from rclpy.executors import MultiThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 
 from parallel_city_ros.errors import ParallelCityError
 
+ENDS_WITH_PARENT = "PARALLEL_CITY_ENDS_WITH_PARENT"     # environment: any value is yes
+LOOK_S = 0.2    # wall, between two looks at signals and parent
+END_S = 5.0     # wall, for callbacks to return
 THREADS = 6     # callbacks that may wait at the same time: an action, its cancel, services
 
 
@@ -83,41 +87,29 @@ def run(node_class, args=None) -> int:
 
     The exit code is 0, or 2 if the node could not start.
     """
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
-    node = None
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    parent = os.getppid() if os.environ.get(ENDS_WITH_PARENT) else None
+    node, executor = None, MultiThreadedExecutor(num_threads=THREADS)
     try:
         node = node_class()
-        executor = MultiThreadedExecutor(num_threads=THREADS)
         executor.add_node(node)
-        if isinstance(node, CityNode) and not node.autostart():
+        managed = isinstance(node, CityNode)
+        if managed and not node.autostart():
             return 2
-        spinner = threading.Thread(target=_spin, args=(executor, ended), daemon=True)
-        spinner.start()
-        parent = os.getppid() if os.environ.get("PARALLEL_CITY_ENDS_WITH_PARENT") else None
-        while not ended.wait(0.5):
-            if parent is not None and os.getppid() != parent:
-                break
-        if isinstance(node, CityNode) and node.active:
+        while not ended.is_set() and parent in (None, os.getppid()):
+            executor.spin_once(timeout_sec=LOOK_S)
+        if managed and node.active:
             node.trigger_deactivate()
-        executor.shutdown(timeout_sec=5.0)
-        spinner.join(5.0)
         return 0
     except ParallelCityError as error:
-        print(f"{node_class.__name__}: {error}", flush=True)
+        print(f"{node_class.__name__}: {error}", file=sys.stderr, flush=True)
         return 2
     finally:
+        # Callbacks end before what they use is destroyed.
+        executor.shutdown(timeout_sec=END_S)
         if node is not None:
             node.destroy_node()
         rclpy.try_shutdown()
-
-
-def _spin(executor, ended) -> None:
-    try:
-        executor.spin()
-    except ExternalShutdownException:
-        pass
-    finally:
-        ended.set()

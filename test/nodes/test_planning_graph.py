@@ -1,0 +1,205 @@
+"""Map server and planner as others see them: feedback, cancel, pre-emption, events, restarts."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+from parallel_city_interfaces.action import PlanPatrol
+from parallel_city_interfaces.srv import AddEvent, CheckPath, GetRegion
+
+from parallel_city_ros.city.ground import two_ends
+from parallel_city_ros.city.twin import CityEvent
+from parallel_city_ros.errors import LinkError
+from parallel_city_ros.nodes import conversions as c
+from parallel_city_ros.patrol.certificate import certify
+from parallel_city_ros.patrol.task import PatrolTask
+from parallel_city_ros.planning.planner import PlanRequest
+
+RESULT = PlanPatrol.Result
+
+
+@pytest.fixture(scope="module")
+def running(system):
+    system.start_twin()
+    system.processes.start_node("planner_server", {})
+    system.client.wait_for_map(60.0, system.processes.check)
+    return system
+
+
+@pytest.fixture(scope="module")
+def task(running):
+    start, goal = two_ends(running.client.map.grid, 12.0, 900.0)
+    return PatrolTask(start=(*start, 60.0), goal=(*goal, 60.0))
+
+
+def call(client, kind, name, request):
+    service = client.node.create_client(kind, name)
+    try:
+        assert service.wait_for_service(10.0), name
+        answer = service.call_async(request)
+        deadline = time.monotonic() + 20.0
+        while not answer.done() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert answer.done(), f"{name} did not answer"
+        return answer.result()
+    finally:
+        client.node.destroy_client(service)
+
+
+def crane(name, point, half=20.0, top=110.0):
+    x, y = point[:2]
+    return CityEvent(event_id=name, kind="crane", lower_z=0.0, upper_z=top, footprint=(
+        (x - half, y - half), (x + half, y - half), (x + half, y + half), (x - half, y + half)))
+
+
+def test_feedback_comes_each_generation_and_the_plan_is_certified(running, task):
+    seen = []
+    planned = running.client.plan(PlanRequest(task=task, seed=3, evaluation_budget=1500),
+                                  on_progress=seen.append)
+    assert planned.status == RESULT.SUCCEEDED, planned.message
+    grid = running.client.map.grid
+    assert certify(grid, task, planned.plan.path).valid and planned.plan.certificate.valid
+    assert (planned.plan.map_hash, planned.plan.map_update) == (grid.map_hash, grid.map_update)
+    assert [p.generation for p in seen] == list(range(30)) and len(planned.convergence) == 30
+    assert seen[-1].objectives.fitness == pytest.approx(planned.plan.objectives.fitness)
+
+
+def test_cancel_returns_the_best_so_far_at_once(running, task):
+    seen, when = [], []
+
+    def cancelled():
+        if len(seen) >= 5 and not when:
+            when.append(time.monotonic())
+        return bool(when)
+    planned = running.client.plan(PlanRequest(task=task, evaluation_budget=10**6, seed=1),
+                                  on_progress=seen.append, cancelled=cancelled)
+    assert time.monotonic() - when[0] < 5.0     # a bound for a loaded machine
+    assert planned.status == RESULT.CANCELLED
+    assert planned.plan is None or planned.plan.certificate.valid
+    assert len(planned.convergence) >= 5
+
+
+def test_the_newest_goal_preempts(running, task):
+    first = []
+    started = threading.Event()
+    worker = threading.Thread(target=lambda: first.append(running.client.plan(
+        PlanRequest(task=task, evaluation_budget=10**6), on_progress=lambda p: started.set())))
+    worker.start()
+    assert started.wait(30.0)
+    second = running.client.plan(PlanRequest(task=task, evaluation_budget=300))
+    worker.join(30.0)
+    assert second.status == RESULT.SUCCEEDED
+    assert first[0].status == RESULT.CANCELLED and "newer goal" in first[0].message
+
+
+def test_time_budget_ends_the_search(running, task):
+    planned = running.client.plan(PlanRequest(task=task, evaluation_budget=10**6,
+                                              time_budget_s=1.0))
+    assert planned.status == RESULT.TIMEOUT
+
+
+@pytest.mark.parametrize("change, status, words", [
+    ({"start": (5000.0, 0.0, 60.0)}, RESULT.OUTSIDE_MAP, "outside the map"),
+    ({"goal": None}, RESULT.GOAL_OCCUPIED, "raise it to")])
+def test_ends_that_cannot_be(running, task, change, status, words):
+    grid = running.client.map.grid
+    if change.get("goal", 0) is None:
+        i, j = np.unravel_index(np.argmax(grid.surface), grid.surface.shape)
+        x, y = grid.origin[:2] + (np.array([i, j]) + 0.5) * grid.resolution
+        change = {"goal": (x, y, 35.0)}
+    ends = {"start": task.start, "goal": task.goal} | change
+    planned = running.client.plan(PlanRequest(task=PatrolTask(**ends)))
+    assert planned.status == status and words in planned.message and planned.plan is None
+
+
+def test_a_bad_setting_is_named(running, task):
+    planned = running.client.plan(PlanRequest(task=task), overrides={"drone": {"wings": 2}})
+    assert planned.status == RESULT.BAD_REQUEST and "wings" in planned.message
+    planned = running.client.plan(PlanRequest(task=task), weights_topic="/nobody/says/this")
+    assert planned.status == RESULT.BAD_REQUEST and "/nobody/says/this" in planned.message
+
+
+def test_an_event_changes_the_map_of_every_listener_and_the_next_plan(running, task):
+    client = running.client
+    before = client.plan(PlanRequest(task=task, evaluation_budget=500, seed=5)).plan
+    number = client.map.grid.map_update
+    block = crane("crane", before.path[len(before.path) // 2])
+    answer = call(client, AddEvent, "/city_map/add_event",
+                  AddEvent.Request(event=c.event_to_ros(block, c.time_to_ros(0.0))))
+    assert answer.accepted and answer.map_update == number + 1
+    grid = client.wait_for_update(number + 1, 10.0)
+    assert not certify(grid, task, before.path).valid
+    after = client.plan(PlanRequest(task=task, evaluation_budget=500, seed=5)).plan
+    assert after.map_update == number + 1 and after.map_hash == before.map_hash
+    assert certify(grid, task, after.path).valid
+    free = call(client, CheckPath, "/city_map/check_path", CheckPath.Request(
+        path=[c.point_to_ros(p) for p in before.path], radius_m=2.0))
+    assert not free.free and free.map_update == number + 1
+
+
+def test_bad_events_are_refused_with_a_reason(running):
+    far = crane("far", (1e5, 1e5))
+    answer = call(running.client, AddEvent, "/city_map/add_event",
+                  AddEvent.Request(event=c.event_to_ros(far, c.time_to_ros(0.0))))
+    assert not answer.accepted and "outside the map" in answer.message
+    empty = call(running.client, AddEvent, "/city_map/add_event", AddEvent.Request())
+    assert not empty.accepted and "event_id" in empty.message
+
+
+def test_what_a_listener_missed_can_be_asked_for(running):
+    client = running.client
+    for k in range(3):
+        call(client, AddEvent, "/city_map/add_event", AddEvent.Request(event=c.event_to_ros(
+            crane(f"again-{k}", (300.0 + 40 * k, 300.0), half=6.0, top=30.0), c.time_to_ros(0.0))))
+    newest = client.map.grid.map_update
+    grid = client.wait_for_update(newest, 10.0)
+    answer = call(client, GetRegion, "/city_map/region", GetRegion.Request(since_update=1))
+    assert [u.map_update for u in answer.updates][0] == 2
+    whole = c.grid_from_ros(answer.grid)
+    assert whole.map_update == answer.updates[-1].map_update
+    assert np.array_equal(whole.occupied, client.wait_for_update(
+        whole.map_update, 10.0).occupied)
+    part = call(client, GetRegion, "/city_map/region", GetRegion.Request(
+        lower=c.point_to_ros((290.0, 290.0, 0.0)), upper=c.point_to_ros((330.0, 330.0, 40.0))))
+    assert c.grid_from_ros(part.grid).is_occupied((300.0, 300.0, 20.0))
+    assert grid.map_hash == whole.map_hash
+
+
+def test_a_killed_map_server_comes_back_with_the_same_map(running, task):
+    base = running.client.map.grid.map_hash
+    running.kill("twin_map_server")
+    planned = running.client.plan(PlanRequest(task=task, evaluation_budget=100))
+    assert planned.status == RESULT.SUCCEEDED       # the planner has its copy
+    running.start_twin()
+    deadline = time.monotonic() + 60.0
+    while running.client.map.grid.map_update != 0 and time.monotonic() < deadline:
+        running.processes.check()
+        time.sleep(0.05)
+    assert running.client.map.grid.map_update == 0      # events are reported again, not kept
+    assert running.client.map.grid.map_hash == base
+
+
+def test_a_killed_planner_is_noticed_and_can_be_replaced(running, task):
+    running.kill("planner_server")
+    with pytest.raises(LinkError, match="plan_patrol"):
+        running.client.plan(PlanRequest(task=task, evaluation_budget=100), timeout_s=5.0)
+    running.processes.start_node("planner_server", {})
+    deadline = time.monotonic() + 90.0      # DDS forgets a killed process after 20 s
+    while True:
+        running.processes.check()
+        try:
+            planned = running.client.plan(PlanRequest(task=task, evaluation_budget=100))
+            break
+        except LinkError:
+            assert time.monotonic() < deadline
+    assert planned.status == RESULT.SUCCEEDED
+
+
+def test_a_missing_city_file_ends_the_node_with_a_reason(running, tmp_path):
+    running.processes.start_node("twin_map_server", {"city_file": str(tmp_path / "no.osm")},
+                                 "elsewhere")
+    process = running.processes._running.pop("elsewhere.twin_map_server")
+    assert process.wait(30.0) == 2
+    log = running.processes._logs / "elsewhere.twin_map_server.log"
+    assert "no.osm" in log.read_text() and "no such file" in log.read_text()
