@@ -126,6 +126,54 @@ def test_return_altitude_follows_the_cone(cone, expected):
     assert math.hypot(*autopilot.vehicle.position[:2]) < 1.0
 
 
+def test_what_the_return_altitude_becomes_on_the_way_home_is_for_the_next_return():
+    autopilot = in_the_air({"RTL_RETURN_ALT": 20.0, "RTL_CONE_ANG": 0})
+    autopilot.set_mode(Mode.RETURN)
+    autopilot.params["RTL_RETURN_ALT"] = 60.0
+    heights = []
+    until(autopilot, lambda: heights.append(autopilot.vehicle.position[2]) or not autopilot.armed)
+    assert max(heights) == pytest.approx(20.0, abs=1.0)
+
+
+def test_home_is_where_it_arms():
+    autopilot = armed({"RTL_CONE_ANG": 0, "RTL_RETURN_ALT": 20.0, "GF_MAX_HOR_DIST": 60.0})
+    first = (Item(TAKEOFF, point=(0.0, 0.0, 15.0)), Item(WAYPOINT, point=(50.0, 0.0, 15.0)),
+             Item(LAND, point=(50.0, 0.0, 0.0)))
+    autopilot.set_mission(first)
+    autopilot.arm()
+    autopilot.set_mode(Mode.MISSION)
+    until(autopilot, lambda: not autopilot.armed)
+    assert autopilot.home[:2] == (0.0, 0.0) and autopilot.home_count == 2
+    farther = Item(WAYPOINT, point=(100.0, 0.0, 15.0))
+    autopilot.set_mission((first[0], farther))
+    assert not autopilot.mission_valid, "outside the fence around the old home"
+    autopilot.arm()
+    assert autopilot.home[:2] == pytest.approx((50.0, 0.0), abs=1.0)
+    assert autopilot.mission_valid and autopilot.set_mode(Mode.MISSION) == Result.ACCEPTED
+    until(autopilot, lambda: autopilot.vehicle.position[0] > 80)
+    autopilot.set_mode(Mode.RETURN)
+    until(autopilot, lambda: not autopilot.armed)
+    assert math.dist(autopilot.vehicle.position[:2], autopilot.home[:2]) < 1.0
+
+
+def test_the_altitude_of_home_is_noisy_and_what_is_relative_refers_to_it():
+    def homes(seed):
+        autopilot = SimulatedPx4(Vehicle(VehicleModel()), LocalFrame(60.0, 25.0),
+                                 home_noise=0.7, seed=seed)
+        found = []
+        while autopilot.time_s < 6:
+            autopilot.step(DT)
+        for _ in range(20):
+            assert autopilot.arm() == Result.ACCEPTED
+            found.append(autopilot.home[2])
+            assert autopilot.relative_altitude == -autopilot.home[2]
+            assert autopilot.disarm() == Result.ACCEPTED
+        return found
+
+    assert homes(1) == homes(1) != homes(2)
+    assert all(abs(up) <= 0.7 for up in homes(1)) and np.ptp(homes(1)) > 0.5
+
+
 @pytest.mark.parametrize("name, params, act", [
     ("battery", {"COM_LOW_BAT_ACT": 3},
      lambda a: setattr(a.vehicle, "energy_wh", 0.06 * a.vehicle.model.battery_wh)),

@@ -38,7 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
         Vehicle(VehicleModel(gust=options.gust), options.seed, options.battery_percent),
         LocalFrame(*options.home),
         Faults(refuse_arm=options.refuse_arm, refuse_mode=options.refuse_mode,
-               mode_lies=options.lie_about_mode))
+               lock_params=options.lock_params, mode_lies=options.lie_about_mode),
+        home_noise=options.home_noise, seed=options.seed)
     autopilot.params.update(options.param)
     server = MavlinkServer(
         autopilot, sock, ("127.0.0.1", options.port + options.instance),
@@ -99,14 +100,18 @@ def _parser() -> argparse.ArgumentParser:
         help="where it stands, degrees and metres above mean sea level; write --home=-33.9,... "
              "south of the equator")
     add("--speed-factor", type=_positive, default=1.0, help="vehicle seconds per wall second")
-    add("--seed", type=int, default=0, help="of the gusts: the same seed, the same flight")
+    add("--seed", type=int, default=0, help="of gusts and home: the same seed, the same flight")
     add("--gust", type=_at_least_0, default=VehicleModel.gust, help="of the air, m/s")
+    add("--home-noise", type=_at_least_0, default=0.7,
+        help="m, by how much the altitude of home may be wrong; it is set anew at each arming")
     add("--battery-percent", type=_percent, default=100.0, help="charge at the start")
     add("--parent-pid", type=int, help="end when this is no longer the parent process")
     add("--param", type=_parameter, action="append", default=[], metavar="NAME=VALUE",
         help="PX4 parameter that differs from its default; may be repeated")
     add("--refuse-arm", action="store_true", help="fault: arming is denied")
     add("--refuse-mode", action="store_true", help="fault: every mode change is denied")
+    add("--lock-params", action="store_true",
+        help="fault: parameters cannot be changed while armed")
     add("--lie-about-mode", type=int, default=0, metavar="N",
         help="fault: N changes to mission mode are acknowledged but not done")
     add("--silent", action="store_true", help="fault: it never says anything")

@@ -7,6 +7,7 @@ has to say (status texts, reached items) waits in queues for the protocol.
 from __future__ import annotations
 
 import math
+import random
 from collections import deque
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
@@ -76,11 +77,16 @@ SUPPORTED = (*POSITIONED, RETURN, DELAY, CHANGE_SPEED, *IGNORED)
 
 @dataclass(frozen=True)
 class Item:
-    """A mission item. point : [east, north, up] from home, m; None if it has no position."""
+    """A mission item.
+
+    point : [east, north, up] in the frame, m; None if it has no position
+    relative : up is from home, the newest at any time
+    """
 
     command: int
     params: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
     point: tuple[float, float, float] | None = None
+    relative: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +95,7 @@ class Faults:
 
     refuse_arm: bool = False        # arming is denied
     refuse_mode: bool = False       # every mode change is denied
+    lock_params: bool = False       # parameters cannot be changed while it is armed
     mode_lies: int = 0              # so many changes to mission are acknowledged, not done
 
 
@@ -105,11 +112,18 @@ class _Leg:
 class SimulatedPx4:
     """One vehicle and the rules that fly it.
 
-    frame : local frame with its origin at home
+    Home is set when it is first ready and anew whenever it arms, to where it stands.
+
+    frame : local frame with its origin on the ground where it was switched on
+    home_noise : m, by how much the altitude of home may be wrong either way
     """
 
-    def __init__(self, vehicle: Vehicle, frame: LocalFrame, faults: Faults | None = None):
+    def __init__(self, vehicle: Vehicle, frame: LocalFrame, faults: Faults | None = None, *,
+                 home_noise: float = 0.0, seed: int = 0):
         self.vehicle, self.frame, self.faults = vehicle, frame, faults or Faults()
+        self.home = (0.0, 0.0, 0.0)     # [east, north, up] in the frame, m
+        self.home_count = 0             # how often it was set; 0: not known yet
+        self._home_noise, self._random = home_noise, random.Random(seed)
         self.params = dict(DEFAULTS)
         self.time_s = 0.0
         self.mode = Mode.HOLD
@@ -153,6 +167,7 @@ class SimulatedPx4:
             return Result.TEMPORARILY_REJECTED if self.faults.refuse_arm else Result.DENIED
         self.armed, self._since = True, self.time_s
         self._tripped.clear()
+        self._set_home()
         self.say(Severity.INFO, "Armed by external command")
         return Result.ACCEPTED
 
@@ -202,10 +217,7 @@ class SimulatedPx4:
     def set_mission(self, items: list[Item]) -> None:
         """Take over a mission; an infeasible one is kept, announced and never flown."""
         self.mission, self.current, self.mission_finished = list(items), 0, False
-        problem = self._infeasible() if items else ""
-        self.mission_valid = bool(items) and not problem
-        if problem:
-            self.say(Severity.CRITICAL, f"Mission rejected: {problem}")
+        self._judge_mission()
         if self.mode is Mode.MISSION and not self.landed:
             self._enter(Mode.MISSION if self.mission_valid else Mode.HOLD)
 
@@ -215,6 +227,12 @@ class SimulatedPx4:
         self.current, self.mission_finished = index, False
         self._start_leg()
         return True
+
+    def _set_home(self) -> None:
+        east, north, up = self.vehicle.position
+        self.home = (east, north, up + self._random.uniform(-self._home_noise, self._home_noise))
+        self.home_count += 1
+        self._judge_mission()       # fence and heights are seen from home
 
     def say(self, severity: Severity, text: str) -> None:
         self.texts.append((severity, text))
@@ -230,6 +248,11 @@ class SimulatedPx4:
         return Landed.LANDING if self.mode is Mode.LAND else Landed.IN_AIR
 
     @property
+    def relative_altitude(self) -> float:
+        """Metres above home."""
+        return self.vehicle.position[2] - self.home[2]
+
+    @property
     def ready(self) -> bool:
         return self.time_s >= BOOT_S
 
@@ -238,6 +261,8 @@ class SimulatedPx4:
     def step(self, dt: float) -> None:
         """Advance vehicle time by dt seconds."""
         self.time_s += dt
+        if self.ready and not self.home_count:
+            self._set_home()
         if not self.armed:
             self.vehicle.rest(False, dt)
             return
@@ -289,6 +314,8 @@ class SimulatedPx4:
         stop = math.hypot(v[0], v[1]) / (2 * self.vehicle.model.max_acceleration)
         self._hold = [p[0] + v[0] * stop, p[1] + v[1] * stop, p[2]]
         self._descending = False
+        if mode is Mode.RETURN:     # what the parameter becomes later is for the next return
+            self._hold[2] = max(p[2], self.home[2] + self._return_altitude())
         if self.landed and self.armed and mode in (Mode.MISSION, Mode.TAKEOFF):
             self._since = max(self._since, self.time_s - SPOOL_UP_S)
             self._tripped.discard("landed")
@@ -308,30 +335,32 @@ class SimulatedPx4:
         return guidance.towards(self.vehicle.position, self._hold, self._cruise)
 
     def _guide_take_off(self) -> list[float]:
-        top = [*self._hold[:2], self.params["MIS_TAKEOFF_ALT"]]
+        top = [*self._hold[:2], self.home[2] + self.params["MIS_TAKEOFF_ALT"]]
         if self._at(top):
             self._enter(Mode.HOLD)
         return self._climb(top)
 
-    def _guide_return(self) -> list[float]:
-        """Up to the return altitude, home, down. The cone keeps a return from near home lower."""
-        p = self.vehicle.position
-        away = math.hypot(p[0], p[1])
-        if self._descending:
-            return self._descend((0.0, 0.0))
-        altitude = self.params["RTL_RETURN_ALT"]
-        cone = self.params["RTL_CONE_ANG"]
+    def _return_altitude(self) -> float:
+        """Metres above home. The cone keeps a return from near home lower."""
+        altitude, cone = self.params["RTL_RETURN_ALT"], self.params["RTL_CONE_ANG"]
         if cone > 0:
+            away = math.dist(self.vehicle.position[:2], self.home[:2])
             altitude = min(altitude, away / math.tan(math.radians(cone)))
-        altitude = self._hold[2] = max(altitude, self._hold[2])
+        return altitude
+
+    def _guide_return(self) -> list[float]:
+        """Up to the return altitude, home, down."""
+        p, (east, north, _), altitude = self.vehicle.position, self.home, self._hold[2]
+        if self._descending:
+            return self._descend((east, north))
         if p[2] < altitude - self.params["NAV_MC_ALT_RAD"]:
             return self._climb((*self._hold[:2], altitude))
-        if away > 0.5:
+        if math.dist(p[:2], (east, north)) > 0.5:
             return guidance.along_leg(
-                p, self._speed(), (*self._hold[:2], altitude), (0.0, 0.0, altitude), 0.0,
+                p, self._speed(), (*self._hold[:2], altitude), (east, north, altitude), 0.0,
                 self.params["MPC_XY_CRUISE"], 0.0)
         self._descending = True
-        return self._descend((0.0, 0.0))
+        return self._descend((east, north))
 
     def _guide_mission(self, dt: float) -> list[float]:
         p = self.vehicle.position
@@ -348,35 +377,36 @@ class SimulatedPx4:
             if not self._next_item():
                 return guidance.towards(p, self._hold, self._cruise)
             item = self.mission[self.current]
+        point = self._target(item)
         if item.command == TAKEOFF:
-            top = (*self._leg.start[:2], item.point[2])
-            if p[2] < item.point[2] - self.params["NAV_MC_ALT_RAD"]:
+            top = (*self._leg.start[:2], point[2])
+            if p[2] < point[2] - self.params["NAV_MC_ALT_RAD"]:
                 return self._climb(top)
             self._reach_item()
             self._next_item()
             return self._climb(top)
         if item.command == LAND and self._descending:
-            return self._descend(item.point)
+            return self._descend(point)
         if item.command == LAND:
-            over = (*item.point[:2], max(p[2], self._hold[2]))
+            over = (*point[:2], max(p[2], self._hold[2]))
             if math.dist(p[:2], over[:2]) < 0.5:
                 self._descending = True
             return guidance.towards(p, over, self._cruise)
         return self._to_waypoint(item, dt)
 
     def _to_waypoint(self, item: Item, dt: float) -> list[float]:
-        p = self.vehicle.position
+        p, point = self.vehicle.position, self._target(item)
         radius = item.params[1] if item.params[1] > 0 else self.params["NAV_ACC_RAD"]
         passing = self._leg.passing[self.current - self._leg.first]
-        if self._at(item.point, radius):
+        if self._at(point, radius):
             if self._leg.waited_s >= item.params[0]:
                 self._reach_item()
                 if not self._next_item():
-                    return guidance.towards(p, item.point, self._cruise)
+                    return guidance.towards(p, point, self._cruise)
                 return self._guide_mission(dt)
             self._leg.waited_s += dt
-            return guidance.towards(p, item.point, self._cruise)
-        return guidance.along_leg(p, self._speed(), self._leg.start, item.point, passing,
+            return guidance.towards(p, point, self._cruise)
+        return guidance.along_leg(p, self._speed(), self._leg.start, point, passing,
                                   self._cruise, radius)
 
     def _climb(self, top) -> list[float]:
@@ -404,6 +434,10 @@ class SimulatedPx4:
 
     # mission
 
+    def _target(self, item: Item) -> tuple[float, float, float]:
+        east, north, up = item.point
+        return east, north, up + self.home[2] * item.relative
+
     def _start_leg(self) -> None:
         """From the present position to the current item, with speeds for all points after it."""
         here = tuple(self.vehicle.position)
@@ -411,7 +445,7 @@ class SimulatedPx4:
         speeds = []
         for item in self.mission[self.current:]:
             if item.command == WAYPOINT:
-                points.append(item.point)
+                points.append(self._target(item))
             elif item.command in (LAND, RETURN):
                 break
         passing = iter(guidance.passing_speeds(points, radius)[1:])
@@ -435,29 +469,37 @@ class SimulatedPx4:
             return False
         self.current += 1
         if item.point is not None:
-            self._leg.start = item.point if item.command == WAYPOINT \
+            self._leg.start = self._target(item) if item.command == WAYPOINT \
                 else tuple(self.vehicle.position)
-            self._hold = list(item.point)
+            self._hold = list(self._target(item))
         self._leg.waited_s = 0.0
         return True
+
+    def _judge_mission(self) -> None:
+        problem = self._infeasible() if self.mission else ""
+        self.mission_valid = bool(self.mission) and not problem
+        if problem:
+            self.say(Severity.CRITICAL, f"Mission rejected: {problem}")
 
     def _infeasible(self) -> str:
         """Why the mission cannot be flown; "" if it can."""
         points = [(i, item) for i, item in enumerate(self.mission) if item.point is not None]
         if not points:
             return "no position in the mission"
-        far = math.hypot(*points[0][1].point[:2])
+        far = math.dist(points[0][1].point[:2], self.home[:2])
         if 0 < self.params["MIS_DIST_1WP"] < far:
             return f"first waypoint too far away: {far:.0f}m"
         for i, item in points:
-            if item.command == TAKEOFF and item.point[2] <= self.params["NAV_MC_ALT_RAD"]:
+            target = self._target(item)
+            if item.command == TAKEOFF and \
+                    target[2] - self.home[2] <= self.params["NAV_MC_ALT_RAD"]:
                 return "takeoff altitude too low"
             if item.command == TAKEOFF and i != points[0][0]:
                 return f"item {i + 1}: takeoff is not the first item"
             if item.command == LAND and i + 1 < len(self.mission) \
                     and self.mission[i + 1].command == LAND:
                 return f"item {i + 2}: land twice"
-            if self._outside_fence(item.point):
+            if self._outside_fence(target):
                 return f"waypoint {i + 1} is outside the geofence"
         return ""
 
@@ -465,7 +507,8 @@ class SimulatedPx4:
 
     def _outside_fence(self, point) -> bool:
         level, height = self.params["GF_MAX_HOR_DIST"], self.params["GF_MAX_VER_DIST"]
-        return (0 < level < math.hypot(point[0], point[1])) or (0 < height < point[2])
+        return (0 < level < math.dist(point[:2], self.home[:2])) \
+            or (0 < height < point[2] - self.home[2])
 
     def _link_lost(self) -> bool:
         return self.link_age_s is None or self.link_age_s > self.params["COM_DL_LOSS_T"]

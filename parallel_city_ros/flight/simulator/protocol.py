@@ -85,6 +85,7 @@ class MavlinkServer:
             mavlink.MAV_MISSION_TYPE_MISSION, mavlink.MAV_MISSION_TYPE_FENCE,
             mavlink.MAV_MISSION_TYPE_RALLY)}
         self._uploads: dict[int, _Upload] = {}
+        self._home_told = 0     # home_count of the newest home that was sent
         self._streams = {
             mavlink.MAVLINK_MSG_ID_HEARTBEAT: _Stream(self._heartbeat, 1.0),
             mavlink.MAVLINK_MSG_ID_SYS_STATUS: _Stream(self._sys_status, 1.0),
@@ -154,7 +155,11 @@ class MavlinkServer:
         for stream in self._streams.values():
             if stream.interval_s > 0 and now >= stream.due_s:
                 stream.due_s = max(stream.due_s + max(stream.interval_s, self._shortest_s), now)
-                self._link.send(stream.build())
+                message = stream.build()
+                if message is not None:
+                    self._link.send(message)
+        if self._home_told != self.autopilot.home_count:
+            self._link.send(self._home_position())
         while self.autopilot.texts:
             severity, text = self.autopilot.texts.popleft()
             self._link.statustext_send(int(severity), text.encode()[:50])
@@ -243,7 +248,7 @@ class MavlinkServer:
         lat, lon, alt = self._lat_lon_alt()
         north, east, down = (int(round(v * 100)) for v in self._velocity_ned())
         return mavlink.MAVLink_global_position_int_message(
-            self._ms, lat, lon, alt, int(round(self.autopilot.vehicle.position[2] * 1000)),
+            self._ms, lat, lon, alt, int(round(self.autopilot.relative_altitude * 1000)),
             north, east, down, int(math.degrees(self._heading()) % 360 * 100))
 
     def _local_position(self):
@@ -262,9 +267,10 @@ class MavlinkServer:
             int(math.degrees(math.atan2(east, north)) % 360 * 100), 12)
 
     def _altitude(self):
-        up, origin = self.autopilot.vehicle.position[2], self.autopilot.frame.altitude_m
-        return mavlink.MAVLink_altitude_message(self._ms * 1000, origin + up, origin + up, up,
-                                                up, up, up)
+        a = self.autopilot
+        up, origin = a.vehicle.position[2], a.frame.altitude_m
+        return mavlink.MAVLink_altitude_message(
+            self._ms * 1000, origin + up, origin + up, up, a.relative_altitude, up, up)
 
     def _vfr_hud(self):
         north, east, down = self._velocity_ned()
@@ -274,9 +280,14 @@ class MavlinkServer:
             a.frame.altitude_m + a.vehicle.position[2], -down)
 
     def _home_position(self):
-        lat, lon, alt = self._lat_lon_alt((0.0, 0.0, 0.0))
+        """None until there is one."""
+        self._home_told = self.autopilot.home_count
+        if not self._home_told:
+            return None
+        lat, lon, alt = self._lat_lon_alt(self.autopilot.home)
+        east, north, up = self.autopilot.home
         return mavlink.MAVLink_home_position_message(
-            lat, lon, alt, 0.0, 0.0, 0.0, [1.0, 0.0, 0.0, 0.0], 0.0, 0.0, 0.0, self._ms * 1000)
+            lat, lon, alt, north, east, -up, [1.0, 0.0, 0.0, 0.0], 0.0, 0.0, 0.0, self._ms * 1000)
 
     def _mission_current(self):
         a = self.autopilot
@@ -372,7 +383,8 @@ class MavlinkServer:
         if command == mavlink.MAV_CMD_REQUEST_MESSAGE:
             stream = self._streams.get(int(p[0]))
             build = stream.build if stream else self._on_request.get(int(p[0]))
-            return (Result.ACCEPTED, build()) if build else (Result.UNSUPPORTED, None)
+            message = build() if build else None
+            return (Result.ACCEPTED if message else Result.UNSUPPORTED), message
         if command == mavlink.MAV_CMD_REQUEST_AUTOPILOT_CAPABILITIES:
             return Result.ACCEPTED, self._autopilot_version()
         return Result.UNSUPPORTED, None
@@ -388,7 +400,7 @@ class MavlinkServer:
         return Result.ACCEPTED
 
     def _point(self, lat: float, lon: float, alt: float, *, relative: bool):
-        """Degrees and metres → [e, n, u] from home; NaN stays NaN."""
+        """Degrees and metres → [e, n, u] in the frame, or with u as it is; NaN stays NaN."""
         height = alt if relative else alt - self.autopilot.frame.altitude_m
         if math.isnan(lat) or math.isnan(lon):
             return math.nan, math.nan, height
@@ -422,9 +434,11 @@ class MavlinkServer:
         params, name = self.autopilot.params, message.param_id
         if name not in params:
             return      # as PX4: no answer
-        if isinstance(params[name], int) and message.param_type == mavlink.MAV_PARAM_TYPE_INT32:
+        locked = self.autopilot.faults.lock_params and self.autopilot.armed
+        if isinstance(params[name], int) and not locked and \
+                message.param_type == mavlink.MAV_PARAM_TYPE_INT32:
             params[name] = struct.unpack("<i", struct.pack("<f", message.param_value))[0]
-        elif isinstance(params[name], float) and \
+        elif isinstance(params[name], float) and not locked and \
                 message.param_type == mavlink.MAV_PARAM_TYPE_REAL32:
             params[name] = message.param_value
         self._send_param(name)
@@ -493,12 +507,11 @@ class MavlinkServer:
         self._link.send(self._mission_current())
 
     def _item(self, message) -> Item:
-        point = None
+        point, relative = None, message.frame in _RELATIVE
         if message.command in POSITIONED:
-            point = self._point(message.x * 1e-7, message.y * 1e-7, message.z,
-                                relative=message.frame in _RELATIVE)
+            point = self._point(message.x * 1e-7, message.y * 1e-7, message.z, relative=relative)
         return Item(message.command, (message.param1, message.param2, message.param3,
-                                      message.param4), point)
+                                      message.param4), point, relative)
 
     def _on_mission_list(self, message) -> None:
         kind = message.mission_type

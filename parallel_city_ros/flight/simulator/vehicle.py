@@ -42,7 +42,7 @@ class VehicleModel:
 class Vehicle:
     """Position, velocity and charge, advanced by velocity setpoints.
 
-    position, velocity : [east, north, up] from home, metres and m/s
+    position, velocity : [east, north, up] from where it was switched on, metres and m/s
     yaw : ENU, radians
     """
 
