@@ -230,7 +230,8 @@ class Autopilot:
                      battery_voltage=battery.voltage_v)
 
     def _on_home(self, home) -> None:
-        self._update(home=(home.latitude_deg, home.longitude_deg, home.absolute_altitude_m))
+        self._update(home=(home.latitude_deg, home.longitude_deg, home.absolute_altitude_m),
+                     home_wall_s=time.monotonic())
 
     def _on_text(self, text) -> None:
         logger.info("autopilot: %s", text.text)
@@ -241,8 +242,16 @@ class Autopilot:
 
     # requests
 
-    def set_parameter(self, name: str, value: int | float) -> None:
-        """Set and read back. An int is PX4's INT32, a float its FLOAT; equal values are left."""
+    def get_parameter(self, name: str, kind: type[int] | type[float]) -> int | float:
+        read = "get_param_int" if kind is int else "get_param_float"
+        return self._call(lambda: getattr(self._param, read)(name), f"parameter {name}")
+
+    def set_parameter(self, name: str, value: int | float,
+                      timeout_s: float | None = None) -> None:
+        """Set and read back. An int is PX4's INT32, a float its FLOAT; equal values are left.
+
+        timeout_s : for all of it
+        """
         kind = "int" if isinstance(value, int) else "float"
 
         async def exchange():
@@ -254,7 +263,7 @@ class Autopilot:
             return await read(name)
 
         try:
-            found = self._call(exchange, f"parameter {name}")
+            found = self._call(exchange, f"parameter {name}", timeout_s)
         except LinkError as error:
             raise LinkError(f"{error}. PX4 does not answer either for a parameter that its "
                             "version does not have") from error

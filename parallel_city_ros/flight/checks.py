@@ -10,6 +10,25 @@ from parallel_city_ros.flight.config import FlightConfig
 from parallel_city_ros.patrol.certificate import certify
 from parallel_city_ros.patrol.plan import PatrolPlan
 
+CHUNK = 2048    # columns that are compared with a shape at once
+ABOVE = "height over what is near"      # the certificate's constraint that keeps from buildings
+
+
+def _columns_near(grid: VoxelGrid, shape, distance: float, at_least: float = -np.inf):
+    """Built columns near the bounding box of a shape, the highest first: their heights, and x
+    and y of their lower corners, each (N,)."""
+    x0, y0, x1, y1 = shape.bounds
+    lower = np.floor((np.array([x0, y0]) - distance - grid.origin[:2]) / grid.resolution)
+    upper = np.floor((np.array([x1, y1]) + distance - grid.origin[:2]) / grid.resolution) + 1
+    lower, upper = (np.clip(v.astype(int), 0, grid.surface.shape) for v in (lower, upper))
+    surface = grid.surface[lower[0]:upper[0], lower[1]:upper[1]]
+    i, j = np.nonzero((surface > grid.origin[2]) & (surface >= at_least))
+    heights = surface[i, j]
+    order = np.argsort(-heights, kind="stable")
+    x = grid.origin[0] + (lower[0] + i[order]) * grid.resolution
+    y = grid.origin[1] + (lower[1] + j[order]) * grid.resolution
+    return heights[order], x, y
+
 
 def highest_near(grid: VoxelGrid, shape, distance: float) -> float:
     """Height (z, m) of the highest column of the twin within a distance of a shape; the ground's
@@ -17,20 +36,20 @@ def highest_near(grid: VoxelGrid, shape, distance: float) -> float:
 
     shape : shapely geometry in ENU metres
     """
-    zone = shapely.buffer(shape, distance + 1e-6)
-    x0, y0, x1, y1 = zone.bounds
-    lower = np.floor((np.array([x0, y0]) - grid.origin[:2]) / grid.resolution).astype(int)
-    upper = np.floor((np.array([x1, y1]) - grid.origin[:2]) / grid.resolution).astype(int) + 1
-    lower, upper = (np.clip(v, 0, grid.surface.shape) for v in (lower, upper))
-    surface = grid.surface[lower[0]:upper[0], lower[1]:upper[1]]
-    if surface.size == 0:
-        return float(grid.origin[2])
-    i, j = np.nonzero(surface > grid.origin[2])
-    x = grid.origin[0] + (lower[0] + i) * grid.resolution
-    y = grid.origin[1] + (lower[1] + j) * grid.resolution
+    distance += 1e-6
+    zone = shapely.buffer(shape, distance)
     shapely.prepare(zone)
-    near = shapely.intersects(zone, shapely.box(x, y, x + grid.resolution, y + grid.resolution))
-    return float(surface[i[near], j[near]].max(initial=grid.origin[2]))
+    heights, x, y = _columns_near(grid, shape, distance)
+    for k in range(0, len(heights), CHUNK):
+        part = slice(k, k + CHUNK)
+        near = shapely.intersects(zone, _squares(grid, x[part], y[part]))
+        if near.any():
+            return float(heights[part][near][0])
+    return float(grid.origin[2])
+
+
+def _squares(grid: VoxelGrid, x, y):
+    return shapely.box(x, y, x + grid.resolution, y + grid.resolution)
 
 
 def why_not_this_map(plan: PatrolPlan, grid: VoxelGrid) -> str:
@@ -46,6 +65,16 @@ def why_not_this_map(plan: PatrolPlan, grid: VoxelGrid) -> str:
         return (f"the plan, made at map update {plan.map_update}, does not hold on update "
                 f"{grid.map_update}: {checks}; plan again")
     return ""
+
+
+def why_not_down(plan: PatrolPlan, grid: VoxelGrid, place: np.ndarray, name: str) -> str:
+    """Why the column over a place to land at is not free; "" if it is."""
+    level = plan.task.clearance_horizontal + plan.task.tube_radius
+    roof = highest_near(grid, shapely.Point(place[:2]), level)
+    if roof <= grid.origin[2]:
+        return ""
+    return (f"a building or event {roof - grid.origin[2]:.0f} m high is within {level:g} m of "
+            f"{name} ({place[0]:.1f}, {place[1]:.1f}) m")
 
 
 def why_not_from_home(plan: PatrolPlan, grid: VoxelGrid, home: np.ndarray,
@@ -66,11 +95,9 @@ def why_not_from_home(plan: PatrolPlan, grid: VoxelGrid, home: np.ndarray,
         return (f"the plan starts {away:.0f} m from home, more than max_home_distance "
                 f"({config.max_home_distance:g} m); move the drone, or plan from here")
     for name, place in (("home", home), ("the goal", goal)):
-        roof = highest_near(grid, shapely.Point(place[:2]), level)
-        if roof > grid.origin[2]:
-            return (f"a building or event {roof - grid.origin[2]:.0f} m high is within "
-                    f"{level:g} m of {name} ({place[0]:.1f}, {place[1]:.1f}) m; take off and "
-                    "land where the sky is free")
+        closed = why_not_down(plan, grid, place, name)
+        if closed:
+            return f"{closed}; take off and land where the sky is free"
     roof = highest_near(grid, shapely.LineString([home[:2], start[:2]]), level)
     least = roof + task.clearance_vertical + task.tube_radius
     if start[2] < least:
@@ -80,14 +107,41 @@ def why_not_from_home(plan: PatrolPlan, grid: VoxelGrid, home: np.ndarray,
     return ""
 
 
-def return_altitude(plan: PatrolPlan, grid: VoxelGrid, home: np.ndarray,
-                    config: FlightConfig) -> float:
-    """Metres above home at which every straight way home from the path is clear.
+def why_not_the_rest(plan: PatrolPlan, grid: VoxelGrid, rest: np.ndarray) -> str:
+    """What stands in the way of the rest of the path or of its landing; "" if nothing does.
 
-    All those ways lie in the convex hull of home and path.
+    rest : (N, 3) ENU metres, N >= 1, to the goal
     """
     task = plan.task
-    hull = shapely.MultiPoint(np.vstack([plan.path[:, :2], home[None, :2]])).convex_hull
+    level = task.clearance_horizontal + task.tube_radius
+    for check in certify(grid, task, rest).broken if len(rest) > 1 else ():
+        if check.constraint == ABOVE:
+            roof = check.where[2] - check.value
+            gap, (e, n) = _where_it_stands(grid, shapely.LineString(rest[:, :2]), level, roof)
+            return (f"a building or event {roof - grid.origin[2]:.0f} m high stands {gap:.0f} m "
+                    f"from the rest of the route at ({e:.0f}, {n:.0f}) m")
+    return why_not_down(plan, grid, plan.path[-1], "the goal")
+
+
+def _where_it_stands(grid: VoxelGrid, line, distance: float, height: float):
+    """Distance to a line, and the nearest point of the line, of what is so high beside it."""
+    _, x, y = _columns_near(grid, line, distance, height - grid.resolution / 2)
+    squares = _squares(grid, x, y)
+    nearest = squares[int(np.argmin(shapely.distance(squares, line)))]
+    here = shapely.shortest_line(line, nearest)
+    return shapely.length(here), shapely.get_coordinates(here)[0]
+
+
+def return_altitude(plan: PatrolPlan, grid: VoxelGrid, home: np.ndarray, config: FlightConfig,
+                    path: np.ndarray | None = None) -> float:
+    """Metres above home at which every straight way home from a path is clear.
+
+    All those ways lie in the convex hull of home and path.
+
+    path : (N, 2 or 3) ENU metres; the plan's if None
+    """
+    task, path = plan.task, plan.path if path is None else path
+    hull = shapely.MultiPoint(np.vstack([path[:, :2], home[None, :2]])).convex_hull
     roof = highest_near(grid, hull, task.clearance_horizontal + task.tube_radius)
     above = roof + task.clearance_vertical + task.tube_radius + config.return_margin
     return max(above - grid.origin[2], task.min_altitude)

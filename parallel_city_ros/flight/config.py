@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from parallel_city_ros.settings import check, require, setting
 
 LINK_LOSS_ACTIONS = {"continue": 0, "hold": 1, "return": 2, "land": 3}     # NAV_DLL_ACT
+BLOCKED_ACTIONS = ("return", "land", "pause")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +24,8 @@ class FlightConfig:
     connect_timeout_s: float = setting(10.0, "s wall, until the autopilot answers", above=0)
     command_timeout_s: float = setting(
         10.0, "s wall, of one request to the autopilot", above=0)
+    parameter_timeout_s: float = setting(
+        3.0, "s wall, of a parameter that is changed in flight", above=0)
     health_timeout_s: float = setting(
         60.0, "s wall, until position and arming checks are good", above=0)
     upload_timeout_s: float = setting(
@@ -42,11 +45,17 @@ class FlightConfig:
     link_wait_s: float = setting(120.0, "s wall, until a lost link is given up", above=0)
     link_loss_action: str = setting(
         "return", "of the autopilot itself when it hears nobody", choices=LINK_LOSS_ACTIONS)
+    blocked_action: str = setting(
+        "return", "when the rest of the route is built over in flight; pause waits for a free "
+        "map, or for somebody who returns or lands it", choices=BLOCKED_ACTIONS)
     return_margin: float = setting(
         5.0, "m, over the clearance above every building on the way home", low=0)
     fence_margin: float = setting(
         50.0, "m, beyond the mission; crossing it makes the autopilot return", above=0)
     max_home_distance: float = setting(500.0, "m, from home to the start of the plan", above=0)
+    max_home_shift: float = setting(
+        3.0, "m, level or in height, from the place that was checked to the home that the "
+        "autopilot sets when it arms", above=0)
     min_battery_percent: float = setting(40.0, "%, to take off", above=0, high=100)
     reserve_battery_percent: float = setting(25.0, "%, below which it returns", low=0, high=100)
     battery_wh: float = setting(0.0, "Wh, energy of a full battery, 0: unknown", low=0)

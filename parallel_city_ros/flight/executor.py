@@ -19,6 +19,7 @@ from parallel_city_ros.flight.mission import (
     FIRST_WAYPOINT,
     autopilot_parameters,
     patrol_mission,
+    return_parameters,
 )
 from parallel_city_ros.flight.outcome import (
     FlightOutcome,
@@ -36,6 +37,8 @@ logger = logging.getLogger(__name__)
 POLL_S = 0.02           # wall, between two looks at the telemetry
 REFUSED_S = 1.0         # wall, from a refusal to the next attempt
 MOVED_M = 2.0           # less than that within progress_timeout_s is standing still
+STOPPING_S = 3.0        # vehicle, by which a drone may have gone on before it turns back
+SPARE_M = 1.0           # of the fence, for a home that is set beside the place checked
 MISSION, HOLD, RETURN, LAND = "MISSION", "HOLD", "RETURN_TO_LAUNCH", "LAND"     # MAVSDK's names
 _EXPECTED_MODE = {FlightState.TAKING_OFF: MISSION, FlightState.ON_PATROL: MISSION,
                   FlightState.PAUSED: HOLD, FlightState.RETURNING: RETURN}
@@ -71,10 +74,14 @@ class PatrolFlight:
         self._path = np.asarray(plan.path, float)
         self._ground = float(grid.origin[2])
         self._requests: set[str] = set()
+        self._newest_grid: VoxelGrid | None = None  # to be looked at
         self._lock = threading.Lock()
         self._state = FlightState.DISCONNECTED
         self._status = FlightStatus.COMPLETED   # unless something else comes up
         self._reason = ""
+        self._blocked = ""                      # what stands on the rest of the route
+        self._remark = ""                       # for the end of the outcome's message
+        self._on_board: dict[str, float] = {}   # parameters that were set and read back
         self._flown: list[np.ndarray] = []      # (n, 4) pieces
         self._length = 0.0
         self._last_report = -math.inf
@@ -108,6 +115,26 @@ class PatrolFlight:
         with self._lock:
             self._requests.add(name)
 
+    def update_map(self, grid: VoxelGrid) -> None:
+        """The newest twin. In flight the rest of the route, its landing and the way home are
+        looked at again: a route that is built over is left as blocked_action says, a return
+        altitude that has become too low is raised."""
+        if grid.map_hash != self._plan.map_hash:
+            logger.error("map update %d ignored: it is of another map (%.12s…) than the plan "
+                         "(%.12s…)", grid.map_update, grid.map_hash, self._plan.map_hash)
+            return
+        with self._lock:
+            self._newest_grid = grid
+
+    def _take_map(self) -> bool:
+        """Whether there is another map than before; from now on it counts."""
+        with self._lock:
+            grid, self._newest_grid = self._newest_grid, None
+        if grid is None:
+            return False
+        self._grid = grid
+        return True
+
     # the flight
 
     def run(self, on_progress: Callable[[FlightProgress], None] | None = None,
@@ -138,9 +165,8 @@ class PatrolFlight:
     def _prepare(self) -> None:
         """Everything that can be refused while the drone stands still."""
         config = self._config
-        refusal = checks.why_not_this_map(self._plan, self._grid)
-        if refusal:
-            raise _Refused(refusal)
+        self._take_map()
+        self._refuse(checks.why_not_this_map(self._plan, self._grid))
         self._wait_for_health()
         telemetry = self._autopilot.snapshot
         self._battery_before = telemetry.battery_percent
@@ -149,33 +175,93 @@ class PatrolFlight:
         if telemetry.battery_percent < config.min_battery_percent:
             raise _Refused(f"the battery holds {telemetry.battery_percent:.0f} %, take-off needs "
                            f"{config.min_battery_percent:.0f} %; charge or change it")
-        home = self._plan.frame.to_enu(*telemetry.home[:2])
-        home[2] = self._ground
-        refusal = checks.why_not_from_home(self._plan, self._grid, home, config)
-        if refusal:
-            raise _Refused(refusal)
+        # Where it stands becomes home when it arms; what it calls home now may be far away.
+        home = self._home = self._place(telemetry.latitude_deg, telemetry.longitude_deg)
+        self._home_altitude = telemetry.absolute_altitude_m
+        self._refuse(checks.why_not_from_home(self._plan, self._grid, home, config))
         altitude = checks.return_altitude(self._plan, self._grid, home, config)
         parameters = autopilot_parameters(self._path, home, altitude, config)
+        # PX4 judges the mission by the old home: the fence is drawn in after arming.
+        old = return_parameters(self._path, self._place(*telemetry.home[:2]), altitude, config)
+        parameters["GF_MAX_HOR_DIST"] = SPARE_M + max(
+            p["GF_MAX_HOR_DIST"] for p in (parameters, old))
         for name, value in parameters.items():
             self._check_cancelled()
             self._autopilot.set_parameter(name, value)
+            self._on_board[name] = value
         self._autopilot.upload_mission(
             patrol_mission(self._path, home, self._plan.frame, config), config.upload_timeout_s)
+        if self._autopilot.snapshot.mission_current > 0:    # of an earlier flight
+            self._insist("first mission item", lambda: self._autopilot.set_current(0),
+                         lambda t: t.mission_current == 0)
         self._happened(FlightEvent.PREPARED)
+
+    @staticmethod
+    def _refuse(reason: str) -> None:
+        if reason:
+            raise _Refused(reason)
 
     def _start(self) -> None:
         """Arm, start the mission, and see both in the telemetry."""
         self._wait_for_health()     # again: parameters change what arming needs
+        if self._take_map():
+            self._refuse(checks.why_not_this_map(self._plan, self._grid) or
+                         checks.why_not_from_home(self._plan, self._grid, self._home,
+                                                  self._config))
         self._happened(FlightEvent.ARM)
         self._armed_at = self._autopilot.snapshot.vehicle_time_s
+        armed = [math.inf]      # wall, when that was acknowledged
+
+        def arm():
+            armed[0] = time.monotonic()     # should the answer be lost
+            self._autopilot.arm()
+            armed[0] = time.monotonic()
+
         try:
-            self._insist("arming", self._autopilot.arm, lambda t: t.armed)
+            self._insist("arming", arm, lambda t: t.armed)
+            self._settle_home(armed[0])
             self._insist("mission mode", self._autopilot.start_mission,
                          lambda t: t.flight_mode == MISSION)
         except AutopilotError:
             self._stand_down()
             raise
         self._happened(FlightEvent.STARTED)
+
+    def _settle_home(self, armed_wall_s: float) -> None:
+        """Home as the autopilot set it when it armed: what was checked must hold from there."""
+        config = self._config
+
+        def shift(t):
+            level = self._place(*t.home[:2]) - self._home
+            return math.hypot(*level[:2]), t.home[2] - self._home_altitude
+
+        def told(t):
+            return t.home_wall_s > armed_wall_s
+
+        def complaint():
+            t = self._autopilot.snapshot
+            if not told(t):
+                return (f"it has not told its home within {config.mode_timeout_s:g} s of arming; "
+                        "not started, look at the link")
+            away, up = shift(t)
+            return (f"armed, it set home {away:.1f} m away from and {up:+.1f} m above the place "
+                    f"that was checked, more than max_home_shift ({config.max_home_shift:g} m); "
+                    "disarmed, wait for a steady position and try again")
+
+        self._wait(lambda t: told(t) and max(map(abs, shift(t))) <= config.max_home_shift,
+                   config.mode_timeout_s, complaint)
+        self._home = self._place(*self._autopilot.snapshot.home[:2])
+        refusal = checks.why_not_from_home(self._plan, self._grid, self._home, config)
+        if refusal:
+            raise RefusedError(f"from the home that it set when it armed: {refusal}")
+        altitude = checks.return_altitude(self._plan, self._grid, self._home, config)
+        for name, value in return_parameters(self._path, self._home, altitude, config).items():
+            if not 0 <= self._on_board[name] - value <= 2 * SPARE_M:
+                self._set_in_flight(name, value)
+
+    def _set_in_flight(self, name: str, value: float) -> None:
+        self._autopilot.set_parameter(name, value, self._config.parameter_timeout_s)
+        self._on_board[name] = value
 
     def _stand_down(self) -> None:
         """After a start that failed: motors off, or home if it flies although it does not say."""
@@ -190,6 +276,7 @@ class PatrolFlight:
         self._moved = (self._armed_at, None)
         self._turned_back_at = math.nan
         self._asked_at = -math.inf      # wall, of the newest correction of a mode
+        self._look_again_at = math.inf  # wall, at a map whose return altitude was not set
         while self._state in AIRBORNE:
             telemetry = self._observe()
             if telemetry.link_age_s > config.link_wait_s:
@@ -200,6 +287,8 @@ class PatrolFlight:
             if self._state in AIRBORNE:
                 self._watch(telemetry)
                 self._serve(telemetry)
+            if self._state in AIRBORNE and telemetry.link_age_s < config.link_timeout_s:
+                self._heed_map(telemetry)
             time.sleep(POLL_S)
 
     def _follow(self, t: Telemetry) -> None:
@@ -290,8 +379,127 @@ class PatrolFlight:
         elif "pause" in asked and allows(self._state, FlightEvent.PAUSED):
             self._change("hold mode", self._autopilot.hold, HOLD, FlightEvent.PAUSED)
         elif "resume" in asked and allows(self._state, FlightEvent.RESUMED):
+            if self._blocked:
+                logger.warning("not resumed: %s; return or land it", self._blocked)
+                return
             self._change("mission mode", self._autopilot.start_mission, MISSION,
                          FlightEvent.RESUMED)
+
+    # a new map in flight
+
+    def _heed_map(self, t: Telemetry) -> None:
+        """Whether the rest of the route and the way home hold on the newest map."""
+        new = self._take_map()
+        if not new and time.monotonic() < self._look_again_at:
+            return
+        self._look_again_at, self._blocked = math.inf, ""
+        if self._state is FlightState.RETURNING:
+            self._go_on_home(t)
+            return
+        rest = self._path[-1:] if self._state is FlightState.LANDING else self._rest_of_path(t)
+        reason = checks.why_not_the_rest(self._plan, self._grid, rest)
+        if self._state is FlightState.LANDING:
+            if reason and self._status is FlightStatus.COMPLETED:   # too late to turn back
+                logger.error("map update %d: %s", self._grid.map_update, reason)
+        elif reason:
+            self._leave_route(f"map update {self._grid.map_update}: {reason}")
+        else:
+            # If that fails it goes on, for the way ahead is clear; every return is looked at
+            # again before it is asked for.
+            error = self._raise_return(np.vstack([self._position(t), rest])) or self._home_closed()
+            if error:
+                logger.error("map update %d: the rest of the route is clear, but %s",
+                             self._grid.map_update, error)
+            elif new:
+                logger.info("map update %d: the rest of the route is clear",
+                            self._grid.map_update)
+
+    def _rest_of_path(self, t: Telemetry) -> np.ndarray:
+        """(N, 3) from the foot of the drone on the leg that it flies to the goal."""
+        route = np.vstack([(*self._home[:2], self._path[0, 2]), self._path])
+        k = min(max(t.mission_current - FIRST_WAYPOINT, 0), len(self._path))
+        if k == len(self._path):
+            return route[-1:]       # only the landing is left
+        start, leg = route[k], route[k + 1] - route[k]
+        share = (self._position(t) - start) @ leg / max(leg @ leg, 1e-9)
+        return np.vstack([start + min(max(share, 0.0), 1.0) * leg, route[k + 1:]])
+
+    def _leave_route(self, reason: str) -> None:
+        """The rest of the route is built over."""
+        self._blocked = reason
+        t, action = self._autopilot.snapshot, self._config.blocked_action
+        logger.error("%s: %s", reason, action)
+        if action == "land":
+            self._touch_down(reason)
+            return
+        if self._state is not FlightState.PAUSED:
+            if action == "pause" and allows(self._state, FlightEvent.PAUSED):
+                self._change("hold mode", self._autopilot.hold, HOLD, FlightEvent.PAUSED)
+            else:
+                self._command(self._autopilot.hold)     # parameters may take seconds
+        if action == "return":
+            self._turn_back(FlightStatus.RETURNED, reason)
+        elif self._state is FlightState.PAUSED:     # for whatever brings it home later
+            error = self._raise_return(self._position(t)[None])
+            if error:
+                logger.error("%s; will be tried again", error)
+
+    def _go_on_home(self, t: Telemetry) -> None:
+        """Returning, and the map has changed, or the autopilot began it by itself."""
+        before = self._on_board["RTL_RETURN_ALT"]
+        error = self._why_no_way_home(t)
+        if error:
+            self._look_again_at = time.monotonic() + self._config.mode_timeout_s
+            self._touch_down(error)
+        elif self._on_board["RTL_RETURN_ALT"] > before:     # PX4 reads it when a return begins
+            self._command(self._autopilot.hold)
+            try:
+                self._wait(lambda t: t.flight_mode == HOLD, self._config.mode_timeout_s,
+                           lambda: "the return could not be begun again at its new altitude")
+            except RefusedError as refusal:
+                logger.error("%s", refusal)
+            self._asked_at = time.monotonic()
+            self._command(self._autopilot.return_to_launch)
+
+    def _home_closed(self) -> str:
+        return checks.why_not_down(self._plan, self._grid, self._home, "home")
+
+    def _why_no_way_home(self, t: Telemetry) -> str:
+        """Why the drone must not return from where it is on the newest map; "" if it may. A
+        return altitude that is too low is raised."""
+        closed = self._home_closed()
+        if closed:
+            return closed
+        here = self._position(t)
+        stop = here + np.array(t.velocity) * STOPPING_S
+        places = np.vstack([here, np.where(np.isfinite(stop), stop, here)])
+        return self._raise_return(places) and self._raise_return(here[None])
+
+    def _raise_return(self, places: np.ndarray) -> str:
+        """Raise the return altitude if a way home from the places needs it.
+
+        Returns
+        -------
+        "", or why it is too low. It is said at the end of the flight too and, in the air,
+        tried again.
+        """
+        self._remark = ""
+        altitude = checks.return_altitude(self._plan, self._grid, self._home, self._config, places)
+        wanted = return_parameters(places, self._home, altitude, self._config)
+        low = self._on_board["RTL_RETURN_ALT"]
+        if wanted["RTL_RETURN_ALT"] <= low:
+            return ""
+        try:
+            for name in ("GF_MAX_VER_DIST", "RTL_RETURN_ALT"):
+                if wanted[name] > self._on_board[name]:
+                    self._set_in_flight(name, wanted[name])
+        except AutopilotError as error:
+            self._remark = (f"the way home needs a return altitude of {altitude:.0f} m since map "
+                            f"update {self._grid.map_update}, set is {low:.0f} m ({error})")
+            self._look_again_at = time.monotonic() + self._config.mode_timeout_s
+            return self._remark
+        logger.info("return altitude raised from %.0f to %.0f m", low, altitude)
+        return ""
 
     # changes of what the drone does
 
@@ -305,12 +513,29 @@ class PatrolFlight:
             self._happened(event)
 
     def _turn_back(self, status: FlightStatus, reason: str, *, by_itself: bool = False) -> None:
-        """Return home, and land there. What cannot be sent now is sent again later."""
+        """Return home, and land there; or here, if the way home is built over.
+
+        by_itself : the autopilot has begun it
+        """
         self._conclude(status, reason)
+        if by_itself:
+            self._head_home(send=False)
+            self._go_on_home(self._autopilot.snapshot)
+            return
+        t = self._autopilot.snapshot
+        # A link that is lost cannot be waited for; the autopilot returns by itself then.
+        error = t.link_age_s < self._config.link_timeout_s and self._why_no_way_home(t)
+        if error:
+            self._touch_down(error)
+        else:
+            self._head_home()
+
+    def _head_home(self, *, send: bool = True) -> None:
+        """What cannot be sent now is sent again later."""
         self._turned_back_at = self._autopilot.snapshot.vehicle_time_s
-        self._asked_at = time.monotonic()
         self._happened(FlightEvent.RETURNING)
-        if not by_itself:
+        self._asked_at = time.monotonic()
+        if send:
             self._command(self._autopilot.return_to_launch)
 
     def _touch_down(self, reason: str) -> None:
@@ -322,7 +547,8 @@ class PatrolFlight:
         except AutopilotError as error:
             logger.error("%s; asking it to return", error)
             if self._state is not FlightState.RETURNING:
-                self._turn_back(FlightStatus.RETURNED, f"{self._reason}, but {error}")
+                self._status, self._reason = FlightStatus.RETURNED, f"{self._reason}, but {error}"
+                self._head_home()
             return
         self._happened(FlightEvent.LANDING)
 
@@ -375,15 +601,22 @@ class PatrolFlight:
             time.sleep(POLL_S)
 
     def _wait_for_health(self) -> None:
-        self._wait(lambda t: t.healthy and t.home and not math.isnan(t.battery_percent)
-                   and t.link_age_s < self._config.link_timeout_s,
-                   self._config.health_timeout_s, self._why_unhealthy)
+        self._wait(lambda t: t.healthy and not self._lacks(t), self._config.health_timeout_s,
+                   self._why_unhealthy)
+
+    def _lacks(self, t: Telemetry) -> list[str]:
+        """What has not been told, or is old."""
+        oldest = self._config.link_timeout_s
+        known = {
+            "home position": t.home and time.monotonic() - t.home_wall_s < oldest,
+            "position": not math.isnan(t.latitude_deg + t.absolute_altitude_m),
+            "battery state": not math.isnan(t.battery_percent),
+            "telemetry": t.link_age_s < oldest}
+        return [name for name, good in known.items() if not good]
 
     def _why_unhealthy(self) -> str:
         t = self._autopilot.snapshot
-        lacks = list(t.failing) + ["home position"] * (t.home is None and t.healthy) \
-            + ["battery state"] * math.isnan(t.battery_percent) \
-            + ["telemetry"] * (t.link_age_s >= self._config.link_timeout_s)
+        lacks = dict.fromkeys((*t.failing, *self._lacks(t)))
         return (f"not ready to fly after {self._config.health_timeout_s:g} s: "
                 f"{', '.join(lacks)}{t.last_words}; see to it, or wait and try again")
 
@@ -409,9 +642,13 @@ class PatrolFlight:
         """(3,) ENU metres; NaN before the first position."""
         if math.isnan(t.latitude_deg):
             return np.full(3, math.nan)
-        position = self._plan.frame.to_enu(t.latitude_deg, t.longitude_deg)
-        position[2] = t.relative_altitude_m + self._ground
-        return position
+        return self._place(t.latitude_deg, t.longitude_deg) + (0.0, 0.0, t.height_m)
+
+    def _place(self, latitude_deg: float, longitude_deg: float) -> np.ndarray:
+        """(3,) ENU metres on the twin's ground."""
+        place = self._plan.frame.to_enu(latitude_deg, longitude_deg)
+        place[2] = self._ground
+        return place
 
     def _report(self, t: Telemetry) -> None:
         self._last_report = time.monotonic()
@@ -458,9 +695,12 @@ class PatrolFlight:
 
     def _outcome(self) -> FlightOutcome:
         flown, config = self.flown, self._config
+        message = self._reason or "the patrol was flown to its end"
+        if self._remark and self._remark not in message:
+            message += f"; {self._remark}"
         used = self._battery_before - self._autopilot.snapshot.battery_percent
         return FlightOutcome(
-            status=self._status, message=self._reason or "the patrol was flown to its end",
+            status=self._status, message=message,
             flown=flown, distance_m=self._length,
             patrol_distance_m=patrol_distance(flown, self._path),
             duration_s=float(flown[-1, 0] - flown[0, 0]) if len(flown) else 0.0,

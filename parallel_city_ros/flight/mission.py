@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,12 +69,9 @@ def autopilot_parameters(path: np.ndarray, home: np.ndarray, return_altitude: fl
 
     return_altitude : m above home, above every building on any way home
     """
-    path = np.asarray(path, float)
-    reach = float(np.hypot(*(path[:, :2] - home[:2]).T).max())
-    height = max(float((path[:, 2] - home[2]).max()), return_altitude)
     return {
+        **return_parameters(path, home, return_altitude, config),
         "RTL_TYPE": 0,                  # straight home
-        "RTL_RETURN_ALT": round(return_altitude, 1),
         "RTL_CONE_ANG": 0,              # at 45, the default, it comes home lower than that
         "RTL_LAND_DELAY": 0.0,          # and lands there
         "NAV_DLL_ACT": LINK_LOSS_ACTIONS[config.link_loss_action],
@@ -82,7 +80,24 @@ def autopilot_parameters(path: np.ndarray, home: np.ndarray, return_altitude: fl
         "COM_DISARM_LAND": 2.0,         # s
         "NAV_ACC_RAD": config.acceptance_radius,
         "MPC_XY_CRUISE": config.cruise_speed,
-        "GF_MAX_HOR_DIST": round(reach + config.fence_margin, 1),
-        "GF_MAX_VER_DIST": round(height + config.fence_margin, 1),
         "GF_ACTION": 3,                 # outside: return
     }
+
+
+def return_parameters(path: np.ndarray, home: np.ndarray, return_altitude: float,
+                      config: FlightConfig) -> dict[str, float]:
+    """Those that depend on home and on the newest map, in the order in which to raise them: the
+    return altitude is never above the fence."""
+    path = np.asarray(path, float)
+    reach = float(np.hypot(*(path[:, :2] - home[:2]).T).max())
+    height = max(float((path[:, 2] - home[2]).max()), return_altitude)
+    return {
+        "GF_MAX_HOR_DIST": _upwards(reach + config.fence_margin),
+        "GF_MAX_VER_DIST": _upwards(height + config.fence_margin),
+        "RTL_RETURN_ALT": _upwards(return_altitude),
+    }
+
+
+def _upwards(metres: float) -> float:
+    """To a decimetre: no checked height becomes lower."""
+    return math.ceil(round(metres * 10, 6)) / 10

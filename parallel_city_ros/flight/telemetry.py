@@ -20,7 +20,7 @@ class Telemetry:
     latitude_deg: float = NAN
     longitude_deg: float = NAN
     absolute_altitude_m: float = NAN    # above mean sea level
-    relative_altitude_m: float = NAN    # above home
+    relative_altitude_m: float = NAN    # above home, which before arming may be an old one
     velocity: tuple[float, float, float] = (NAN, NAN, NAN)  # ENU, m/s
     yaw: float = NAN                    # ENU, rad
     flight_mode: str = ""               # MAVSDK's name: "HOLD", "MISSION", "RETURN_TO_LAUNCH" …
@@ -31,6 +31,7 @@ class Telemetry:
     battery_percent: float = NAN
     battery_voltage: float = NAN        # V
     home: tuple[float, float, float] | None = None  # deg, deg, m above mean sea level
+    home_wall_s: float = -math.inf      # time.monotonic() when it was last told
     mission_current: int = -1           # item that is flown to
     mission_total: int = -1
     status_texts: tuple[str, ...] = ()  # the last few, newest last
@@ -39,6 +40,16 @@ class Telemetry:
     @property
     def in_air(self) -> bool:
         return self.landed_state in ("TAKING_OFF", "IN_AIR", "LANDING")
+
+    @property
+    def height_m(self) -> float:
+        """Above the ground that it stands on, or took off from.
+
+        PX4 sets home where it arms: until then relative_altitude_m is above the place of an
+        earlier take-off.
+        """
+        standing = self.landed_state == "ON_GROUND" and not self.armed
+        return 0.0 if standing else self.relative_altitude_m
 
     @property
     def link_age_s(self) -> float:

@@ -18,11 +18,13 @@ from parallel_city_ros.patrol.plan import Objectives, PatrolPlan
 from parallel_city_ros.patrol.task import PatrolTask
 
 SPEED_FACTOR = 20.0
+# Disarms 60, not 10 s of its fast time after arming: a loaded machine is not a slow pilot.
+PATIENT = ("--param=COM_DISARM_PRFLT=60",)
 
 
-def make_plan(grid, bow=30.0):
+def make_plan(grid, bow=30.0, start=(40.0, 40.0, 40.0), goal=(260.0, 180.0, 40.0)):
     """A patrol of about 290 m that swings out sideways and up and down."""
-    task = PatrolTask(start=(40.0, 40.0, 40.0), goal=(260.0, 180.0, 40.0), track_points=10)
+    task = PatrolTask(start=start, goal=goal, track_points=10)
     path = Evaluator(grid, task).straight()
     u = np.linspace(0, 2 * np.pi, len(path))
     path += np.sin(u)[:, None] * (-0.54 * bow, 0.84 * bow, 4.0)
@@ -49,6 +51,12 @@ def plan(grid):
     return make_plan(grid)
 
 
+def crane(grid, x, y, height=100.0, size=10.0):
+    """The next version of the twin, in which a crane stands around (x, y)."""
+    half = size / 2
+    return grid.with_prism(shapely.box(x - half, y - half, x + half, y + half), 5.0, height)
+
+
 @pytest.fixture
 def drone(grid):
     """drone(*options, at=(e, n)): a simulated drone and a connection to it."""
@@ -57,8 +65,9 @@ def drone(grid):
     def start(*options, at=(30.0, 50.0)):
         lat, lon, _ = grid.frame.to_wgs84((*at, 0.0))
         # Home is 17 m above mean sea level: no height may be taken for another.
-        with SimulatedAutopilot((lat, lon, 17.0), speed_factor=SPEED_FACTOR, seed=3,
-                                options=options) as simulator, Autopilot() as autopilot:
+        with SimulatedAutopilot(
+                (lat, lon, 17.0), speed_factor=SPEED_FACTOR, seed=3,
+                options=(*PATIENT, *options)) as simulator, Autopilot() as autopilot:
             autopilot.connect(simulator.address, 15.0)
             yield simulator, autopilot
 

@@ -6,9 +6,11 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from conftest import crane, make_plan
 from test_simulator import wait_until
 
 from parallel_city_ros.flight.autopilot import Autopilot
@@ -48,8 +50,30 @@ def ended_at(outcome, place):
         and abs(outcome.flown[-1, 3] - 5.0) < 1.0
 
 
-def test_a_patrol_is_flown_as_planned(plan, fly):
-    outcome, seen = fly(battery_wh=70.0)
+def test_patrols_are_flown_there_and_back_as_planned(grid, plan, drone):
+    """The second from where the first landed, over which PX4 has not set home yet."""
+    way_back = make_plan(grid, start=plan.task.goal, goal=plan.task.start)
+    with drone() as (_, autopilot):
+        for patrol in (plan, way_back):
+            seen = []
+            outcome = PatrolFlight(patrol, grid, autopilot, FlightConfig(battery_wh=70.0)).run(
+                seen.append)
+            judge_a_whole_patrol(patrol, outcome, seen)
+            if patrol is plan:
+                old_home = grid.frame.to_enu(*autopilot.snapshot.home[:2])
+                assert np.hypot(*(old_home[:2] - (30.0, 50.0))) < 1.0, "else nothing is tested"
+                first_end = outcome.flown[-1]
+        here = seen[0].position
+        assert np.linalg.norm(here[:2] - first_end[1:3]) < 1.0 and here[2] == 5.0
+        new_home = grid.frame.to_enu(*autopilot.snapshot.home[:2])
+        assert np.hypot(*(new_home[:2] - plan.path[-1, :2])) < GOAL_SLACK
+        # The fence was drawn in again around the new home.
+        reach = np.hypot(*(way_back.path - new_home)[:, :2].T).max()
+        fence = autopilot.get_parameter("GF_MAX_HOR_DIST", float)
+        assert reach + 50.0 <= fence <= reach + 53.0
+
+
+def judge_a_whole_patrol(plan, outcome, seen):
     assert outcome.status is FlightStatus.COMPLETED, outcome.message
     assert states(seen) == [FlightState.DISCONNECTED, FlightState.READY, FlightState.ARMING,
                             FlightState.TAKING_OFF, FlightState.ON_PATROL, FlightState.LANDING,
@@ -59,6 +83,7 @@ def test_a_patrol_is_flown_as_planned(plan, fly):
     assert ended_at(outcome, plan.path[-1, :2])
     flown = outcome.flown[:, 1:]
     assert distance_from_legs(on_patrol(flown, plan.path), plan.path).max() < TUBE
+    assert outcome.flown[:, 3].max() < plan.path[:, 2].max() + TUBE
     assert outcome.duration_s > plan.length_m / 8.0
     assert (np.diff(outcome.flown[:, 0]) >= 0).all()
     assert 0 < outcome.energy_wh < 20
@@ -73,33 +98,88 @@ def test_a_round_trip_has_a_length():
     assert patrol_distance(flown, ring) == pytest.approx(200.0)
 
 
-def test_pause_and_resume(plan, fly):
-    resumed = threading.Event()
+def test_pause_and_resume_and_a_crane_behind(grid, plan, drone):
+    """The patrol goes on, and the way home is now above the crane."""
+    resumed, behind = threading.Event(), crane(grid, *plan.path[1, :2], 90.0)
+    stray = replace(crane(grid, *plan.path[8, :2]), base_hash="0" * 64)
 
-    def act(flight, progress, _):
+    def on_progress(progress):
+        seen.append(progress)
         if progress.state is FlightState.ON_PATROL and progress.waypoint == 4 \
                 and not resumed.is_set():
+            flight.update_map(behind)
+            flight.update_map(stray)    # of another city: would bar the way
             flight.pause()
         elif progress.state is FlightState.PAUSED:
             resumed.set()
             flight.resume()
 
-    outcome, seen = fly(act=act, progress_period_s=0.05)
+    seen = []
+    with drone() as (_, autopilot):
+        flight = PatrolFlight(plan, grid, autopilot, FlightConfig(progress_period_s=0.05))
+        outcome = flight.run(on_progress)
+        altitude = autopilot.get_parameter("RTL_RETURN_ALT", float)
+        ceiling = autopilot.get_parameter("GF_MAX_VER_DIST", float)
     assert outcome.status is FlightStatus.COMPLETED, outcome.message
     assert FlightState.PAUSED in states(seen)
     assert states(seen)[-1] is FlightState.LANDED and ended_at(outcome, plan.path[-1, :2])
+    assert 85 + 5 + 2 + 5 <= altitude < 85 + 5 + 2 + 5 + 2 < ceiling
 
 
-def cancel_at(waypoint, seen):
-    return lambda: any(p.state is FlightState.ON_PATROL and p.waypoint >= waypoint for p in seen)
+def distance_from_box(points, x, y, top, half=5.0):
+    """(N,) metres from a crane of the twin, which fills the voxels of 2 m that it touches."""
+    lower = np.floor((np.array([x, y]) - half) / 2) * 2
+    upper = np.ceil((np.array([x, y]) + half) / 2) * 2
+    level = np.maximum(np.maximum(lower - points[:, :2], points[:, :2] - upper), 0)
+    return np.hypot(np.hypot(*level.T), np.maximum(points[:, 2] - top, 0))
 
 
-def test_cancel_comes_home(fly):
-    seen = []
-    outcome, _ = fly(act=lambda _f, p, _s: seen.append(p), cancelled=cancel_at(2, seen))
-    assert outcome.status is FlightStatus.CANCELLED
-    assert ended_at(outcome, (30.0, 50.0)), outcome.flown[-1]
+def test_cranes_on_the_rest_of_the_route_and_on_the_way_home(grid, plan, fly):
+    ahead, behind = plan.path[8, :2], np.array([66.0, 66.0])
+    twin = crane(crane(grid, *ahead), *behind, 50.0)
+    appeared = []
+
+    def act(flight, progress, _):
+        if progress.waypoint == 5 and not appeared:
+            appeared.append(progress.vehicle_time_s)
+            flight.update_map(twin)
+        elif progress.state is FlightState.RETURNING and len(appeared) == 1:
+            appeared.append(progress.vehicle_time_s)
+            flight.update_map(crane(twin, *behind, 80.0))   # and it grows
+
+    outcome, seen = fly(act=act)
+    assert outcome.status is FlightStatus.RETURNED, outcome.message
+    assert "map update 3: a building or event 96 m high stands 0 m from" in outcome.message
+    assert FlightState.RETURNING in states(seen) and ended_at(outcome, (30.0, 50.0))
+    after = outcome.flown[outcome.flown[:, 0] >= appeared[0], 1:]
+    for place, top in ((ahead, 101.0), (behind, 81.0)):
+        assert distance_from_box(after, *place, top).min() >= plan.task.clearance_horizontal
+    assert after[:, 2].max() > 81.0 + plan.task.clearance_vertical
+
+
+def test_a_blocked_route_is_waited_at_until_the_map_is_free_and_cancel_comes_home(
+        grid, plan, fly):
+    barred = crane(grid, *plan.path[8, :2])
+    free = replace(grid, map_update=barred.map_update + 1, base_hash=grid.map_hash)
+    asked, went_on = [], threading.Event()
+
+    def act(flight, progress, _):
+        if progress.waypoint == 3 and not asked:
+            asked.append("barred")
+            flight.update_map(barred)
+        elif progress.state is FlightState.PAUSED:
+            asked.append("resume")
+            flight.resume()             # not yet
+            if asked.count("resume") == 3:
+                flight.update_map(free)
+        elif "resume" in asked and progress.state is FlightState.ON_PATROL:
+            went_on.set()
+
+    outcome, seen = fly(act=act, blocked_action="pause", cancelled=went_on.is_set)
+    assert outcome.status is FlightStatus.CANCELLED, outcome.message
+    assert asked.count("resume") > 3 and states(seen).count(FlightState.PAUSED) == 1
     assert FlightState.RETURNING in states(seen) and seen[-1].state is FlightState.LANDED
+    assert ended_at(outcome, (30.0, 50.0)), outcome.flown[-1]
 
 
 def test_cancel_before_take_off_flies_nothing(fly):
@@ -118,13 +198,29 @@ def test_landing_on_request_is_here_and_now(plan, fly):
     assert not ended_at(outcome, plan.path[-1, :2]) and not ended_at(outcome, (30.0, 50.0))
 
 
-def test_return_on_request(fly):
-    def act(flight, progress, _):
-        if progress.waypoint >= 2:
-            flight.return_home()
+def test_no_return_below_a_crane_when_the_altitude_cannot_be_raised(grid, fly):
+    """A refused parameter is said; the patrol goes on, and a return becomes a landing."""
+    behind, told = crane(grid, 66, 66, 80.0), []
 
-    outcome, _ = fly(act=act)
-    assert outcome.status is FlightStatus.RETURNED and ended_at(outcome, (30.0, 50.0))
+    def act(flight, progress, _):
+        if progress.waypoint == 5 and progress.state is FlightState.ON_PATROL:
+            if not told:
+                flight.update_map(behind)
+            elif len(told) == 3:
+                flight.return_home()
+            told.append(progress.state)
+
+    outcome, seen = fly("--lock-params", act=act, progress_period_s=0.02)
+    assert outcome.status is FlightStatus.LANDED_EARLY, outcome.message
+    assert "return was asked for" in outcome.message
+    assert "needs a return altitude of 88 m" in outcome.message
+    assert FlightState.RETURNING not in states(seen) and seen[-1].state is FlightState.LANDED
+
+
+def test_a_home_that_moves_when_it_arms_is_refused(fly):
+    outcome, _ = fly("--home-noise=50", mode_timeout_s=0.5)
+    assert outcome.status is FlightStatus.FAILED and "max_home_shift" in outcome.message
+    assert len(outcome.flown) == 0
 
 
 def test_low_battery_brings_it_home(fly):
@@ -152,7 +248,7 @@ def test_a_lost_link_ends_in_a_return(fly):
             stopped.append(None)
             os.kill(simulator.pid, signal.SIGCONT)
 
-    outcome, _ = fly(act=act, link_timeout_s=1.0, command_timeout_s=3.0)
+    outcome, _ = fly(act=act, link_timeout_s=0.7, command_timeout_s=3.0)
     assert outcome.status is FlightStatus.RETURNED and "no telemetry" in outcome.message
     assert ended_at(outcome, (30.0, 50.0))
 
@@ -181,9 +277,12 @@ def test_refusal_of_mission_mode_fails_and_disarms(fly):
 
 
 def test_a_mode_that_is_acknowledged_but_not_taken_is_asked_for_again(fly):
-    seen = []
-    fly("--lie-about-mode=1", mode_timeout_s=0.4, act=lambda _f, p, _s: seen.append(p),
-        cancelled=lambda: seen and seen[-1].state is FlightState.TAKING_OFF)
+    def act(flight, progress, _):
+        if progress.state is FlightState.TAKING_OFF:
+            flight.return_home()
+
+    outcome, seen = fly("--lie-about-mode=1", mode_timeout_s=0.4, act=act)
+    assert outcome.status is FlightStatus.RETURNED and outcome.message == "return was asked for"
     assert states(seen)[3:] == [FlightState.TAKING_OFF, FlightState.RETURNING, FlightState.LANDED]
 
 

@@ -100,6 +100,8 @@ def test_parameters_missions_and_commands_through_mavsdk(drone):
         wait_until(lambda: autopilot.snapshot.healthy)
         autopilot.set_parameter("RTL_CONE_ANG", 25)         # INT32 in the bytes of a float
         autopilot.set_parameter("NAV_ACC_RAD", 2.5)
+        assert autopilot.get_parameter("RTL_CONE_ANG", int) == 25
+        assert autopilot.get_parameter("NAV_ACC_RAD", float) == 2.5
         with pytest.raises(LinkError, match="NO_SUCH"):
             autopilot.set_parameter("NO_SUCH", 1)
         with pytest.raises(RefusedError, match="NAV_ACC_RAD"):
@@ -124,6 +126,8 @@ def test_parameters_missions_and_commands_through_mavsdk(drone):
         assert snapshot.battery_percent > 90 and snapshot.battery_voltage > 10
         assert snapshot.landed_state == "ON_GROUND" and not snapshot.in_air
         assert snapshot.absolute_altitude_m == pytest.approx(17.0, abs=0.1)
-        assert snapshot.relative_altitude_m == pytest.approx(0.0, abs=0.1)
+        assert snapshot.relative_altitude_m == pytest.approx(0.0, abs=0.8)
+        assert snapshot.home[2] == pytest.approx(17.0, abs=0.8)
+        assert snapshot.height_m == 0.0
         assert snapshot.link_age_s < 2.0 and snapshot.vehicle_time_s > 5.0
         wait_until(lambda: "Disarmed" in autopilot.snapshot.status_texts[-1])
