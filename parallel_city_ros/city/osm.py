@@ -47,7 +47,8 @@ def parse_length_m(text: str | None) -> float | None:
     return value if 0 <= value <= MAX_HEIGHT_M else None
 
 
-def _parse_levels(text: str | None) -> float | None:
+def parse_levels(text: str | None) -> float | None:
+    """A number of storeys; None for anything else or absurd."""
     try:
         levels = float(text.replace(",", ".")) if text else math.nan
     except ValueError:
@@ -56,8 +57,13 @@ def _parse_levels(text: str | None) -> float | None:
 
 
 @dataclass
-class _Area:
-    osm_id: str
+class Area:
+    """A closed outline with the tags of OpenStreetMap, whatever file it came from.
+
+    polygon : in longitude and latitude, degrees; `assemble` projects it
+    """
+
+    area_id: str
     tags: dict[str, str]
     polygon: shapely.Geometry
     is_part: bool
@@ -66,8 +72,8 @@ class _Area:
 def _height(tags) -> tuple[float | None, HeightSource]:
     if height := parse_length_m(tags.get("height") or tags.get("building:height")):
         return height, HeightSource.MEASURED
-    if levels := _parse_levels(tags.get("building:levels")):
-        levels += _parse_levels(tags.get("roof:levels")) or 0.0
+    if levels := parse_levels(tags.get("building:levels")):
+        levels += parse_levels(tags.get("roof:levels")) or 0.0
         return levels * METRES_PER_LEVEL, HeightSource.LEVELS
     return None, HeightSource.ASSUMED
 
@@ -75,16 +81,32 @@ def _height(tags) -> tuple[float | None, HeightSource]:
 def _base(tags) -> float:
     base = parse_length_m(tags.get("min_height"))
     if base is None:
-        base = (_parse_levels(tags.get("building:min_level")) or 0.0) * METRES_PER_LEVEL
+        base = (parse_levels(tags.get("building:min_level")) or 0.0) * METRES_PER_LEVEL
     return base
 
 
-def _read_areas(path: Path) -> tuple[list[_Area], int]:
+def is_pbf(head: bytes) -> bool:
+    """A blob header begins with its length in four bytes, then field 1: its type."""
+    return head[6:15] == b"OSMHeader"
+
+
+def is_xml(head: bytes) -> bool:
+    return head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<")
+
+
+def _format(path: Path) -> str:
+    """What osmium is to take the file for, whatever its name; "": by its name."""
+    with open(path, "rb") as file:
+        head = file.read(1024)
+    return "pbf" if is_pbf(head) else "osm" if is_xml(head) else ""
+
+
+def _read_areas(path: Path) -> tuple[list[Area], int]:
     """Building areas in longitude and latitude, and how many had no valid outline."""
     factory = osmium.geom.WKBFactory()
     areas, skipped = [], 0
     keys = osmium.filter.KeyFilter("building", "building:part")
-    for area in osmium.FileProcessor(str(path)).with_areas(keys):
+    for area in osmium.FileProcessor(osmium.io.File(str(path), _format(path))).with_areas(keys):
         if not isinstance(area, osmium.osm.Area):
             continue
         tags = {tag.k: tag.v for tag in area.tags}
@@ -97,8 +119,8 @@ def _read_areas(path: Path) -> tuple[list[_Area], int]:
             skipped += 1
             continue
         kind = "way" if area.from_way() else "relation"
-        areas.append(_Area(f"{kind}/{area.orig_id()}", tags, polygon,
-                           is_part=tags.get("building", "no") == "no"))
+        areas.append(Area(f"{kind}/{area.orig_id()}", tags, polygon,
+                          is_part=tags.get("building", "no") == "no"))
     return areas, skipped
 
 
@@ -106,7 +128,8 @@ def require_file(path: str | Path) -> Path:
     """Raises CityFileError if there is no such file."""
     path = Path(path)
     if not path.is_file():
-        raise CityFileError(f"{path}: no such file; give an OpenStreetMap .osm or .osm.pbf file")
+        raise CityFileError(f"{path}: no such file; give an OpenStreetMap file (.osm, .osm.pbf) "
+                            "or GeoJSON")
     return path
 
 
@@ -148,15 +171,19 @@ def read_osm(path: str | Path) -> City:
             f"{path}: holds no buildings (no closed way or multipolygon with a 'building' tag); "
             "choose an extract that covers a built-up area")
     lon0, lat0, _, _ = shapely.total_bounds([a.polygon for a in areas])
-    frame = LocalFrame(float(lat0), float(lon0))
+    return assemble(path.name, LocalFrame(float(lat0), float(lon0)), areas, skipped, ATTRIBUTION)
+
+
+def assemble(name: str, frame: LocalFrame, areas: list[Area], skipped: int,
+             attribution: str) -> City:
+    """The city that stands on these areas: heights from tags, parts in place of outlines.
+
+    skipped : areas of the file that could not be used, for the record
+    """
     for area in areas:
         polygon = shapely.transform(
             area.polygon, lambda c: frame.to_enu(c[:, 1], c[:, 0])[:, :2])
         area.polygon = polygon if polygon.is_valid else shapely.make_valid(polygon)
-    return _assemble(path, frame, areas, skipped)
-
-
-def _assemble(path: Path, frame: LocalFrame, areas: list[_Area], skipped: int) -> City:
     known = [h for h, _ in (_height(a.tags) for a in areas) if h is not None]
     assumed = max(MIN_ASSUMED_HEIGHT_M, round(median(known), 1) if known else 0.0)
     parts = [a for a in areas if a.is_part]
@@ -177,12 +204,12 @@ def _assemble(path: Path, frame: LocalFrame, areas: list[_Area], skipped: int) -
         base = min(_base(area.tags), top)
         if base >= top:     # a part said to end where it begins: stand it on the ground
             base = 0.0
-        buildings.append(Building(building_id=area.osm_id, footprint=footprint, base_z=base,
+        buildings.append(Building(building_id=area.area_id, footprint=footprint, base_z=base,
                                   top_z=top, source=source, is_part=area.is_part))
     x0, y0, x1, y1 = shapely.total_bounds([a.polygon for a in areas])
     return City(
-        name=path.name, frame=frame, extent=(float(x0), float(y0), float(x1), float(y1)),
+        name=name, frame=frame, extent=(float(x0), float(y0), float(x1), float(y1)),
         buildings=tuple(buildings), n_buildings=len(areas) - len(parts),
         n_parts=sum(a.tags.get("building:part", "no") != "no" for a in areas),
-        n_skipped=skipped, assumed_height_m=assumed, attribution=ATTRIBUTION,
+        n_skipped=skipped, assumed_height_m=assumed, attribution=attribution,
         height_sources=counts)

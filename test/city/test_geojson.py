@@ -1,0 +1,162 @@
+"""GeoJSON cities: what they say, what they may leave out, and what is refused by name."""
+
+import json
+from pathlib import Path
+
+import pytest
+import shapely
+
+from parallel_city_ros.city.geojson import read_geojson
+from parallel_city_ros.city.model import HeightSource
+from parallel_city_ros.city.osm import helsinki_file, read_osm
+from parallel_city_ros.city.readers import read_city
+from parallel_city_ros.city.voxels import voxelise
+from parallel_city_ros.errors import CityFileError
+
+SMALL_CITY = Path(__file__).parents[2] / "worlds" / "small_city.geojson"
+SQUARE = [[[25.0, 60.0], [25.001, 60.0], [25.001, 60.001], [25.0, 60.001], [25.0, 60.0]]]
+
+
+def feature(properties=None, coordinates=SQUARE, kind="Polygon", **more):
+    return {"type": "Feature", "properties": properties,
+            "geometry": {"type": kind, "coordinates": coordinates}} | more
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(*features, name="city.geojson", **members):
+        path = tmp_path / name
+        path.write_text(json.dumps(
+            {"type": "FeatureCollection", "features": list(features)} | members))
+        return path
+    return write
+
+
+def test_small_city_is_a_place_to_fly():
+    city = read_geojson(SMALL_CITY)
+    assert (city.n_buildings, city.n_parts) == (19, 3)
+    assert all(city.height_sources.values())        # some measured, levels and assumed
+    assert "fictitious" in city.attribution
+    assert city.buildings_near((0.0, 0.0), 50.0) == []      # where the drone takes off
+    outlines = [b.footprint for b in city.buildings if not b.is_part]
+    gaps = [a.distance(b) for i, a in enumerate(outlines) for b in outlines[i + 1:]]
+    assert min(gaps) > 20.0     # streets
+
+
+def test_small_city_is_valid_as_the_rfc_asks():
+    for number, found in enumerate(json.loads(SMALL_CITY.read_text())["features"]):
+        assert found["type"] == "Feature" and "id" in found, number
+        geometry = shapely.from_geojson(json.dumps(found["geometry"]))
+        assert geometry.is_valid
+        for polygon in shapely.get_parts(geometry):
+            if polygon.geom_type == "Polygon":      # the right-hand rule of section 3.1.6
+                assert polygon.exterior.is_ccw
+                assert not any(hole.is_ccw for hole in polygon.interiors)
+
+
+def test_origin_is_that_of_the_file_or_the_south_west_corner(write):
+    frame = read_geojson(write(feature(), origin=[25.5, 60.5, 12.0])).frame
+    assert (frame.longitude_deg, frame.latitude_deg, frame.altitude_m) == (25.5, 60.5, 12.0)
+    city = read_geojson(write(feature()))
+    assert (city.frame.longitude_deg, city.frame.latitude_deg) == (25.0, 60.0)
+    assert city.extent[:2] == pytest.approx((0.0, 0.0), abs=0.1)
+
+
+@pytest.mark.parametrize("properties, top, source", [
+    ({"height": 12.5}, 12.5, HeightSource.MEASURED),
+    ({"height": "40 ft"}, 12.192, HeightSource.MEASURED),
+    ({"height": 9, "levels": 7}, 9.0, HeightSource.MEASURED),
+    ({"levels": 4}, 12.8, HeightSource.LEVELS),
+    ({"building:levels": "4"}, 12.8, HeightSource.LEVELS),
+    ({"height": -1}, 12.0, HeightSource.ASSUMED),      # as Microsoft writes unknown
+    ({"height": None}, 12.0, HeightSource.ASSUMED),
+    ({}, 12.0, HeightSource.ASSUMED), (None, 12.0, HeightSource.ASSUMED)])
+def test_heights_and_where_they_come_from(write, properties, top, source):
+    (building,) = read_geojson(write(feature(properties))).buildings
+    assert (building.top_z, building.source) == (pytest.approx(top), source)
+
+
+def test_a_bridge_hangs_and_a_part_replaces_its_outline(write):
+    half = [[[25.0, 60.0], [25.0005, 60.0], [25.0005, 60.001], [25.0, 60.001], [25.0, 60.0]]]
+    path = write(feature({"building": "yes", "height": 10}, id="hall"),
+                 feature({"building:part": "yes", "min_height": 5, "height": 30}, half, id=7))
+    hall, part = read_geojson(path).buildings
+    assert (hall.building_id, part.building_id) == ("hall", "7")
+    assert (part.base_z, part.top_z) == (5.0, 30.0)
+    assert hall.footprint.intersection(part.footprint).area < 1e-3
+
+
+def test_what_lies_flat_is_no_obstacle_and_is_counted(write):
+    city = read_geojson(write(
+        feature({"height": 5}), feature({"leisure": "park"}), feature({"building": "no"}),
+        feature({"building": "school", "amenity": "school"}),
+        feature({}, [25.0, 60.0], "Point"), {"type": "Feature", "geometry": None}))
+    assert (city.n_buildings, city.n_skipped) == (2, 4)
+
+
+def test_every_polygon_of_a_multipolygon_and_its_holes_count(write):
+    hole = [[25.0002, 60.0002], [25.0002, 60.0008], [25.0008, 60.0008], [25.0008, 60.0002],
+            [25.0002, 60.0002]]
+    far = [[[lon + 0.01, lat] for lon, lat in SQUARE[0]]]
+    (building,) = read_geojson(write(
+        feature({"height": 8}, [[*SQUARE, hole], far], "MultiPolygon"))).buildings
+    assert len(building.footprint.geoms) == 2
+    assert [len(p.interiors) for p in building.footprint.geoms] == [1, 0]
+
+
+@pytest.mark.parametrize("broken, words", [
+    (feature({"height": "tall"}, id="way/7"), r"feature 1 \(way/7\) has height 'tall'"),
+    (feature({"height": 5000}), "feature 1 has height 5000.*1000 m"),
+    (feature({"height": -3.5}), "height -3.5"), (feature({"height": True}), "height True"),
+    (feature({"height": [3]}), "height"), (feature({"levels": "many"}), "building:levels 'many'"),
+    (feature(properties=[1]), "properties"),
+    (feature({}, [SQUARE[0][:-1]]), "feature 1 has a ring of 4 positions that is not closed"),
+    (feature({}, [[[25, 60], [25, 61], [25, 60]]]), "at least four"),
+    (feature({}, [[[25, 60]] * 4]), "without area"),
+    (feature({}, []), "without rings"), (feature({}, None), "without rings"),
+    (feature({}, [[385000, 6672000]]), "position.*without"[:8]),
+    (feature({}, [[[385000.0, 6672000.0]] * 4]), "EPSG:4326"),
+    (feature({}, [[[25, "60"]] * 4]), "finite numbers"),
+    (feature({}, [[[25, float("nan")]] * 4]), "finite numbers"),
+    (feature({}, kind="Circle"), "Circle"), ({"type": "Polygon"}, "not of type Feature"),
+    (17, "not of type Feature")])
+def test_broken_features_are_named(write, broken, words):
+    path = write(feature({"height": 4}), broken, name="broken.geojson")
+    with pytest.raises(CityFileError, match=r"broken\.geojson: .*" + words):
+        read_geojson(path)
+
+
+@pytest.mark.parametrize("members, words", [
+    ({"features": []}, "no buildings"), ({"features": 3}, "neither"),
+    ({"type": "Topology"}, "neither"), ({"origin": [900, 0]}, "origin"),
+    ({"origin": "here"}, "origin"),
+    ({"crs": {"properties": {"name": "urn:ogc:def:crs:EPSG::25832"}}}, "25832.*EPSG:4326")])
+def test_broken_collections_say_what_is_wrong(write, members, words):
+    with pytest.raises(CityFileError, match=words):
+        read_geojson(write(feature(), **members))
+
+
+def test_cut_off_file_is_named(tmp_path):
+    cut = tmp_path / "cut.geojson"
+    cut.write_bytes(SMALL_CITY.read_bytes()[:3000])
+    with pytest.raises(CityFileError, match="cut.geojson.*cut off"):
+        read_city(cut)
+
+
+def test_the_reader_is_chosen_by_content(tmp_path):
+    disguised = tmp_path / "city.osm.pbf"
+    disguised.write_bytes(b"\xef\xbb\xbf\n" + SMALL_CITY.read_bytes())
+    assert voxelise(read_city(disguised)).map_hash == voxelise(read_geojson(SMALL_CITY)).map_hash
+    other = tmp_path / "helsinki.geojson"
+    other.write_bytes(helsinki_file().read_bytes())
+    assert read_city(other).n_buildings == read_osm(helsinki_file()).n_buildings
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 a zip", b"\x00" * 40])
+def test_other_files_are_refused(tmp_path, content):
+    path = tmp_path / "photo.geojson"
+    path.write_bytes(content)
+    with pytest.raises(CityFileError, match="photo.geojson: is neither"):
+        read_city(path)
+    with pytest.raises(CityFileError, match="no such file"):
+        read_city(tmp_path / "nowhere.osm")
