@@ -36,6 +36,8 @@ def write_world(city: City, path: str | Path) -> None:
         "physics": ({"name": "steps of 4 ms", "type": "ode"}, {
             "max_step_size": "0.004", "real_time_factor": "1", "real_time_update_rate": "250"}),
         "gravity": "0 0 -9.8",
+        "magnetic_field": "6e-06 2.3e-05 -4.2e-05",     # of central Europe, as in PX4's worlds
+        "atmosphere": ({"type": "adiabatic"}, {}),
         "scene": {"ambient": "0.5 0.5 0.5 1", "background": "0.7 0.8 0.9 1", "shadows": "true"},
         "spherical_coordinates": {
             "surface_model": "EARTH_WGS84", "world_frame_orientation": "ENU",
