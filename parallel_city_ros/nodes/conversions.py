@@ -350,7 +350,7 @@ def odometry_to_ros(telemetry: Telemetry, grid: VoxelGrid, stamp: Time, child: s
     east, north, _ = grid.frame.to_enu(telemetry.latitude_deg, telemetry.longitude_deg)
     odometry = Odometry(header=header(stamp), child_frame_id=child)
     odometry.pose.pose.position = point_to_ros(
-        (east, north, telemetry.relative_altitude_m + grid.origin[2]))
+        (east, north, telemetry.height_m + grid.origin[2]))
     yaw = telemetry.yaw if math.isfinite(telemetry.yaw) else 0.0
     odometry.pose.pose.orientation.z = math.sin(yaw / 2)
     odometry.pose.pose.orientation.w = math.cos(yaw / 2)

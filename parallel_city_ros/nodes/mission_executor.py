@@ -216,7 +216,7 @@ class MissionExecutor(CityNode):
     def _on_map(self, grid, update):
         flight = self._flight
         if flight is not None:
-            getattr(flight, "update_map", lambda g: None)(grid)
+            flight.update_map(grid)
 
     # what is published
 
