@@ -136,13 +136,16 @@ class _Loop:
         home = base.frame.to_wgs84((*ends[0][:2], base.origin[2]))
         with SimulatedAutopilot(home, speed_factor=self._settings.speed_factor,
                                 seed=self._settings.seed) as autopilot:
-            self._processes.start_node("mission_executor", {"address": autopilot.address}, DRONE)
-            first = self._sortie(1, task)
-            crane = self._crane
-            again = certify(client.map.grid, task, first.plan.path)
-            back = replace(task, start=task.goal, goal=task.start)
-            second = self._sortie(2, back)
-        self._processes.stop()
+            try:
+                self._processes.start_node(
+                    "mission_executor", {"address": autopilot.address}, DRONE)
+                first = self._sortie(1, task)
+                crane = self._crane
+                again = certify(client.map.grid, task, first.plan.path)
+                back = replace(task, start=task.goal, goal=task.start)
+                second = self._sortie(2, back)
+            finally:
+                self._processes.stop()      # before the drone that they talk to
         sorties, events = [first, second], [crane]
         result = self._judge(sorties, crane, again)
         options.note("drawing the pictures")

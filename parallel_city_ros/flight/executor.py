@@ -111,6 +111,10 @@ class PatrolFlight:
         """Land at once, where it is."""
         self._request("land")
 
+    def leave(self) -> None:
+        """End `run` at once, as FAILED, and leave the drone to its autopilot."""
+        self._request("leave")
+
     def _request(self, name: str) -> None:
         with self._lock:
             self._requests.add(name)
@@ -368,6 +372,8 @@ class PatrolFlight:
         """What the caller asks for; the safest request first."""
         with self._lock:
             asked, self._requests = self._requests, set()
+        if "leave" in asked:
+            raise LinkError("let go of the drone, which goes on by itself")
         if "land" in asked and self._state is not FlightState.LANDING:
             self._touch_down("landing was asked for")
         elif self._state in (FlightState.RETURNING, FlightState.LANDING):

@@ -102,9 +102,11 @@ class MissionExecutor(CityNode):
         if flight is not None:
             self.get_logger().warning("deactivated in flight: the drone returns")
             deadline = time.monotonic() + STOP_S
-            while flight.state not in GOING_HOME and time.monotonic() < deadline:
+            while flight.state not in GOING_HOME and time.monotonic() < deadline \
+                    and self._autopilot.snapshot.link_age_s < self._flight_config.link_timeout_s:
                 time.sleep(0.05)
             self.get_logger().warning(f"left while {flight.state.value}")
+            flight.leave()
         self._connector.join(ATTEMPT_S + RECONNECT_S)
         self._autopilot.close()
 
