@@ -17,10 +17,10 @@ def city():
 @click.option("--resolution", default=2.0, show_default=True, help="Edge of a voxel, metres.")
 @options.json_option
 def info(file, resolution, as_json):
-    """What an OpenStreetMap FILE (.osm, .osm.pbf) holds, and what is only assumed."""
-    from parallel_city_ros.city.osm import read_osm
+    """What a city FILE (.osm, .osm.pbf, GeoJSON) holds, and what is only assumed."""
+    from parallel_city_ros.city.readers import read_city
     from parallel_city_ros.city.voxels import voxelise
-    found = read_osm(file)
+    found = read_city(file)
     grid = voxelise(found, resolution)
     frame, heights = found.frame, found.height_sources
     if as_json:
@@ -42,4 +42,5 @@ def info(file, resolution, as_json):
     nx, ny, nz = grid.occupied.shape
     click.echo(f"twin: {nx} x {ny} x {nz} voxels of {resolution:g} m, hash {grid.map_hash}")
     click.echo(f"origin: {frame.latitude_deg:.7f}, {frame.longitude_deg:.7f} (WGS84)")
-    click.echo(found.attribution)
+    if found.attribution:
+        click.echo(found.attribution)

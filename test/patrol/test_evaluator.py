@@ -29,7 +29,7 @@ def test_objectives_are_those_of_the_equations(grid, task):
     scores = evaluate(path[None])
     assert scores.violation[0] == 0
     assert scores.carbon[0] == pytest.approx(np.linalg.norm(path[-1] - path[0]) / 1000)
-    assert scores.noise_m[0] == pytest.approx(14 * (110 - 60 + 1))
+    assert scores.noise_m[0] == pytest.approx(14 * (130 - 60 + 1))
     assert scores.coverage_km2[0] == pytest.approx(evaluate.seen(path).sum() * 4e-6)
     assert scores.fitness[0] == pytest.approx(
         scores.carbon[0] * (scores.noise_m[0] + 1) / scores.coverage_km2[0])

@@ -64,7 +64,7 @@ def test_ends_that_cannot_be(helsinki, task):
 
 
 def test_a_wall_across_the_map_leaves_no_path(helsinki, task):
-    wall = helsinki.with_prism(shapely.box(-500, 700, 3000, 720), 0, 130)
+    wall = helsinki.with_prism(shapely.box(-500, 700, 3000, 720), 0, 150)
     outcome = plan(wall, PlanRequest(task=task, evaluation_budget=100, time_budget_s=5))
     assert outcome.status in (PlanStatus.NO_VALID_PATH, PlanStatus.TIMEOUT)
     assert outcome.plan is None
