@@ -40,7 +40,7 @@ class _Settings:
 @click.option("--budget", type=click.IntRange(100), default=8000, show_default=True,
               help="Routes that each search may evaluate.")
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True)
-@click.option("--speed-factor", type=click.FloatRange(1, 20), default=10.0, show_default=True,
+@click.option("--speed-factor", type=click.FloatRange(1, 20), default=15.0, show_default=True,
               help="Vehicle seconds per second.")
 @click.option("--resolution", type=click.FloatRange(0.5, 10), default=2.0, show_default=True,
               help="Edge of a voxel, metres.")
