@@ -45,7 +45,8 @@ class CpssMonitor(Node):
                 self.create_subscription(message, f"/{name}/{topic}", partial(handle, name),
                                          qos.LATCHED)
         self._closing = {}
-        self._map = MapMirror(self, self._on_map)
+        # All callbacks one after the other: they share the monitor.
+        self._map = MapMirror(self, self._on_map, self.default_callback_group)
         self.create_timer(self._config.state_period_s, self._publish)
         self.create_timer(WEIGHTS_PERIOD_S, self._publish_weights)
 
