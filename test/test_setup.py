@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from parallel_city_ros import _system
+
 ROOT = Path(__file__).resolve().parent.parent
 SETUP = ROOT / "tools" / "setup.sh"
 BASE = Path(sys.prefix)
@@ -42,7 +44,11 @@ def test_ament_index_finds_the_package_with_live_files():
     """
     shares = [Path(line) for line in python(code)]
     assert [share.parent for share in shares] == [BASE / "share"] * 2
-    assert (shares[0] / "launch").resolve() == ROOT / "launch"
+    assert (shares[0] / "config").resolve() == ROOT / "config"
+    # ros2 launch does not follow a folder that is a link, only files.
+    assert not (shares[0] / "launch").is_symlink()
+    found = {path.name: path.resolve() for path in (shares[0] / "launch").iterdir()}
+    assert found == {path.name: path for path in (ROOT / "launch").glob("*.launch.py")}
     assert (shares[0] / "package.xml").resolve() == ROOT / "package.xml"
 
 
@@ -104,6 +110,8 @@ def checkout(folder):
         shutil.copy(ROOT / name, folder)
     shutil.copytree(ROOT / "interfaces", folder / "interfaces")
     shutil.copytree(ROOT / "tools", folder / "tools")
+    (folder / "parallel_city_ros").mkdir()
+    shutil.copy(ROOT / "parallel_city_ros" / "_system.py", folder / "parallel_city_ros")
     return folder
 
 
@@ -127,7 +135,7 @@ def test_failed_step_is_shown_and_done_again(tmp_path):
     """The environment cannot be made: no stamp may say that it was."""
     body = f"""case "$1" in
         -m) echo "disk is full" >&2; exit 3;;
-        -) cat >/dev/null;;
+        *_system.py) ;;
         *) exec {sys.executable} "$@";;
     esac"""
     fake = fake_python(tmp_path, body)
@@ -141,7 +149,7 @@ def test_failed_step_is_shown_and_done_again(tmp_path):
 
 
 def test_missing_libraries_are_named_with_the_line_to_type(tmp_path):
-    body = f'case "$1" in -) cat >/dev/null; echo libegl1;; *) exec {sys.executable} "$@";; esac'
+    body = f'case "$1" in *_system.py) echo libegl1;; *) exec {sys.executable} "$@";; esac'
     fake = fake_python(tmp_path, body)
     bin_folder = tmp_path / "bin"
     bin_folder.mkdir()
@@ -153,6 +161,46 @@ def test_missing_libraries_are_named_with_the_line_to_type(tmp_path):
     assert done.returncode == 1
     assert "sudo sh -c 'apt-get update && apt-get install -y" in done.stderr
     assert "libegl1" in done.stderr
+
+
+def test_what_is_missing_is_told_by_a_bare_python():
+    """One Debian package a line, or every check for people; nothing is installed for it."""
+    command = (Path(sys.base_prefix) / "bin" / "python3", "-I", "-S",
+               ROOT / "parallel_city_ros" / "_system.py")
+    done = run(*command, cwd="/")
+    assert done.returncode == 0, done.stderr
+    assert set(done.stdout.split()) <= missing_of_all()
+    report = run(*command, "--report", env=BARE | {"LANG": "C", "PYTHONIOENCODING": "ascii"})
+    assert report.returncode == (1 if done.stdout else 0), report.stderr
+    for name in ("operating system", "C++ compiler", "Python.h", "Debian libraries"):
+        assert name in report.stdout
+
+
+def missing_of_all():
+    number = f"{sys.version_info.major}.{sys.version_info.minor}"
+    return {*_system.LIBRARIES.values(), "g++", f"python{number}-dev", f"python{number}-venv"}
+
+
+def test_a_system_without_anything_is_told_everything(monkeypatch):
+    def fail(name):
+        raise OSError(name)
+    monkeypatch.setattr(_system.ctypes, "CDLL", fail)
+    monkeypatch.setattr(_system.shutil, "which", lambda name: None)
+    monkeypatch.setattr(_system.sysconfig, "get_path", lambda name: "/nonexistent")
+    monkeypatch.setattr(_system.importlib.util, "find_spec", lambda name: None)
+    assert set(_system.missing_debian_packages()) == missing_of_all()
+    failed = {c.name: c for c in _system.checks() if c.status == _system.FAIL}
+    assert set(failed) >= {"C++ compiler", "Python.h", "Debian libraries", "Python venv"}
+    assert all(check.found and check.remedy for check in failed.values())
+
+
+def test_the_remedy_is_a_line_to_type(monkeypatch):
+    monkeypatch.setattr(_system.shutil, "which", lambda name: "/usr/bin/" + name)
+    monkeypatch.setattr(_system.os, "geteuid", lambda: 1000)
+    assert _system.install_line("g++") == (
+        "sudo sh -c 'apt-get update && apt-get install -y --no-install-recommends g++'")
+    monkeypatch.setattr(_system.os, "geteuid", lambda: 0)
+    assert _system.install_line("g++").startswith("apt-get update")
 
 
 def test_other_kind_of_machine_does_not_mix(tmp_path):

@@ -66,33 +66,7 @@ check_python() {
 
 # Debian packages that are missing, one per line.
 missing_debian_packages() {
-    "$PYTHON" - <<'PYTHON_END'
-import ctypes
-import importlib.util
-import os
-import shutil
-import sys
-import sysconfig
-
-LIBRARIES = {  # what open3d links to
-    "libusb-1.0.so.0": "libusb-1.0-0",
-    "libGL.so.1": "libgl1",
-    "libEGL.so.1": "libegl1",
-    "libgomp.so.1": "libgomp1",
-}
-for library, package in LIBRARIES.items():
-    try:
-        ctypes.CDLL(library)
-    except OSError:
-        print(package)
-if not shutil.which("c++") or not shutil.which("cc"):
-    print("g++")
-version = f"{sys.version_info.major}.{sys.version_info.minor}"
-if not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")):
-    print(f"python{version}-dev")
-if not importlib.util.find_spec("ensurepip"):
-    print(f"python{version}-venv")
-PYTHON_END
+    "$PYTHON" parallel_city_ros/_system.py
 }
 
 install_debian_packages() {
@@ -157,8 +131,10 @@ install_package() {
     # ament_index and ros2 run look here; links, so that an edit is seen at once.
     local share=$VENV/share/$PACKAGE executables=$VENV/lib/$PACKAGE name
     rm -rf "$share" "$executables"
-    mkdir -p "$share" "$executables" "$VENV/share/ament_index/resource_index/packages"
-    for name in launch config worlds package.xml; do ln -sfn "$ROOT/$name" "$share/$name"; done
+    mkdir -p "$share/launch" "$executables" "$VENV/share/ament_index/resource_index/packages"
+    for name in config worlds package.xml; do ln -sfn "$ROOT/$name" "$share/$name"; done
+    # One by one: ros2 launch does not look into a folder that is a link.
+    for name in launch/*; do if [ -f "$name" ]; then ln -sfn "$ROOT/$name" "$share/$name"; fi; done
     ln -sfn "$ROOT/resource/$PACKAGE" "$VENV/share/ament_index/resource_index/packages/$PACKAGE"
     "$VENV/bin/python" - <<'PYTHON_END' | while read -r name; do ln -sfn "$VENV/bin/$name" "$executables/$name"; done
 from importlib.metadata import distribution
@@ -207,7 +183,7 @@ fi
 
 REQUIREMENTS_KEY=$(sha256sum <requirements.txt)
 INTERFACES_KEY=$(find interfaces tools/wheel_includes.cmake -type f | LC_ALL=C sort | xargs -d '\n' sha256sum | sha256sum)
-PACKAGE_KEY=$({ cat setup.py setup.cfg package.xml pyproject.toml; grep -l '^def main(' $PACKAGE/nodes/*.py || true; } 2>/dev/null | sha256sum)
+PACKAGE_KEY=$({ cat setup.py setup.cfg package.xml pyproject.toml; ls launch/*.py; grep -l '^def main(' $PACKAGE/nodes/*.py || true; } 2>/dev/null | sha256sum)
 
 step venv "$VENV" "Python environment in .venv" make_venv
 printf '%s' "$MACHINE" >"$STAMPS/machine"
