@@ -8,11 +8,12 @@ ARGS ?=
 VENV := $(CURDIR)/.venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo test lint bench clean distclean
+.PHONY: help setup doctor demo test lint bench clean distclean
 .NOTPARALLEL:
 
 help:
 	@echo "make setup      .venv with everything: packages, ROS interfaces, parallel_city_ros"
+	@echo "make doctor     what this machine lacks, and how to get it"
 	@echo "make demo       the loop once, from city to flown patrol;  ARGS=... to the program"
 	@echo "make test       all tests;  ARGS='-k planner' to pytest"
 	@echo "make lint       ruff"
@@ -28,6 +29,12 @@ setup:
 RUN := env -u _ROS_WHEELS_BOOTSTRAP_COMPLETE \
 	AMENT_PREFIX_PATH="$(VENV)$${AMENT_PREFIX_PATH:+:$$AMENT_PREFIX_PATH}" \
 	LD_LIBRARY_PATH="$(VENV)/lib$${LD_LIBRARY_PATH:+:$$LD_LIBRARY_PATH}"
+
+# Changes nothing; before there is a .venv, what a bare Python can tell.
+doctor:
+	@if "$(BIN)/python" -c 'import click, rich, parallel_city_ros' 2>/dev/null; then \
+		$(RUN) "$(BIN)/parallel-city" doctor $(ARGS); \
+	else "$(PYTHON)" parallel_city_ros/_system.py --report; fi
 
 demo: setup
 	@$(RUN) "$(BIN)/parallel-city" demo $(ARGS)
