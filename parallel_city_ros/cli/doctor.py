@@ -252,7 +252,7 @@ def dds_ports() -> Check:
         return Check(name, FAIL, f"no datagram gets through 127.0.0.1 ({error})",
                      "ip link set lo up     # as root; and let the firewall pass lo")
     if _domain() is None:
-        return Check(name, WARN, "not looked at: ROS_DOMAIN_ID is no domain", "see ROS domain")
+        return Check(name, WARN, "not looked at: ROS_DOMAIN_ID is no domain", domain().remedy)
     first = PORT_BASE + PORTS_A_DOMAIN * _domain() + UNICAST
     errors = [_bind_error(first + PORTS_A_PARTICIPANT * number) for number in range(PLACES)]
     if refused := [e for e in errors if e not in (0, errno.EADDRINUSE)]:
