@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import shapely
 
 from parallel_city_ros.city.model import Building, City, HeightSource
+from parallel_city_ros.files import write_atomically
 
 GROUND_MARGIN_M = 200.0     # of the visible ground around the city; the plane itself is endless
 COLOURS = {                 # of a building, by how well its height is known
@@ -56,14 +56,8 @@ def write_world(city: City, path: str | Path) -> None:
     comment = f"{city.name}: {len(city.buildings)} prisms. {city.attribution}".strip()
     sdf.insert(0, ElementTree.Comment(f" {comment.replace('--', '-')} "))
     ElementTree.indent(sdf)
-    path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")   # complete or absent
-    try:
-        part.write_text('<?xml version="1.0"?>\n'
-                        + ElementTree.tostring(sdf, encoding="unicode") + "\n", encoding="utf-8")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    write_atomically(path, '<?xml version="1.0"?>\n'
+                     + ElementTree.tostring(sdf, encoding="unicode") + "\n")
 
 
 def _tree(parent, children: dict) -> None:

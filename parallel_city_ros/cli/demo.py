@@ -260,7 +260,7 @@ def _objectives(o) -> dict:
 # --- what is left behind -----------------------------------------------------------
 
 def _write(folder: Path, result, sorties, pictures, events) -> None:
-    from parallel_city_ros.patrol.plan import write_atomically
+    from parallel_city_ros.files import write_atomically
     from parallel_city_ros.viz.report import write_report
     write_report(folder / "report.html", "A city patrols itself", result, sorties, pictures,
                  events)

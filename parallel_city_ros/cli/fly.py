@@ -98,9 +98,9 @@ def _fly(plan, grid, config):
 
 def _report(plan, grid, outcome, output, as_json):
     from parallel_city_ros.cpss.comparison import compare
+    from parallel_city_ros.files import write_atomically
     from parallel_city_ros.flight.outcome import FlightStatus
     from parallel_city_ros.patrol.evaluator import Evaluator
-    from parallel_city_ros.patrol.plan import write_atomically
 
     completed = outcome.status is FlightStatus.COMPLETED
     values = {"status": outcome.status.value, "message": outcome.message,

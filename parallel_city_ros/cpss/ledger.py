@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from parallel_city_ros.errors import ConfigError
-from parallel_city_ros.patrol.plan import write_atomically
+from parallel_city_ros.files import write_atomically
 from parallel_city_ros.settings import check, setting
 
 WEIGHT_STEPS = 100      # weights are published as whole percents: all planners see the same

@@ -29,6 +29,7 @@ from parallel_city_ros.patrol.plan import PatrolPlan
 from parallel_city_ros.planning.planner import PlanRequest, Progress
 
 POLL_S = 0.02
+MEET_S = 0.5            # for discovery to be mutual
 ANSWER_S = 10.0         # for an action server to accept a goal or a cancel
 
 
@@ -51,6 +52,7 @@ class CityClient:
         rclpy.init(context=self._context)
         self.node = Node(name, context=self._context)
         self._states: dict[str, CpssState] = {}
+        self._met: set[ActionClient] = set()
         self._changed = threading.Condition()
         self.map = MapMirror(self.node)
         self._plan = ActionClient(self.node, PlanPatrol, "/plan_patrol")
@@ -153,6 +155,10 @@ class CityClient:
     def _run(self, client, goal, name, on_feedback, cancelled, alive, timeout_s):
         """Send a goal and wait for its result; cancelled or late: cancel and take what comes."""
         self._until(client.server_is_ready, ANSWER_S, f"{name} is not offered", alive)
+        if client not in self._met:
+            # The server may be known to us and not yet we to the server: its answer is lost then.
+            time.sleep(MEET_S)
+            self._met.add(client)
         answer = client.send_goal_async(goal, lambda msg: on_feedback(msg.feedback))
         self._until(answer.done, ANSWER_S, f"{name} did not answer", alive)
         handle = answer.result()

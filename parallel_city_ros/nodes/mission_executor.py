@@ -78,10 +78,10 @@ class MissionExecutor(CityNode):
         self._plan = publisher(PatrolPlan, "patrol_plan", qos.LATCHED)
         self._phase = publisher(String, "flight_state", qos.LATCHED)
         self._tf = _transform_broadcaster(self)
-        self._services = [
+        self._offered = [
             self.create_service(Trigger, name, self._on_request(name), callback_group=self._group)
             for name in ("pause", "resume", "return", "land")]
-        self._timers = [
+        self._clocked = [
             self.create_timer(1 / self._config.state_rate_hz, self._publish_state),
             self.create_timer(1 / self._config.path_rate_hz, self._publish_path)]
         self._server = ActionServer(
@@ -115,9 +115,9 @@ class MissionExecutor(CityNode):
             return
         self._server.destroy()
         self._map.destroy()
-        for service in self._services:
+        for service in self._offered:
             self.destroy_service(service)
-        for timer in self._timers:
+        for timer in self._clocked:
             self.destroy_timer(timer)
         for publisher in (self._odom, self._fix, self._battery, self._flown_path, self._plan,
                           self._phase):

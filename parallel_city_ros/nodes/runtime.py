@@ -6,8 +6,10 @@ import os
 import signal
 import sys
 import threading
+from functools import partial
 
 import rclpy
+from rclpy._rclpy_pybind11 import RCLError
 from rclpy.executors import MultiThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
@@ -31,6 +33,17 @@ class CityNode(LifecycleNode):
         super().__init__(name, **options)
         self.declare_parameter("autostart", True)
         self.active = False
+        changes = self._service_change_state
+        changes.callback = partial(self._answer_change, changes.callback)
+
+    def _answer_change(self, change, request, response):
+        """rclpy raises out of spin, and so ends the node, if a transition is not possible."""
+        try:
+            return change(request, response)
+        except RCLError as error:
+            self.get_logger().error(f"transition refused: {error}")
+            response.success = False
+            return response
 
     def setup(self) -> None:
         """Read parameters, make publishers and services."""

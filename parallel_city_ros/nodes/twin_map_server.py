@@ -58,7 +58,7 @@ class TwinMapServer(CityNode):
             PointCloud2, "city_map/points", qos.LATCHED)
         self._slice = self.create_lifecycle_publisher(
             OccupancyGrid, "city_map/slice", qos.LATCHED)
-        self._services = [
+        self._offered = [
             self.create_service(AddEvent, "city_map/add_event", self._add_event),
             self.create_service(GetRegion, "city_map/region", self._get_region),
             self.create_service(CheckPath, "city_map/check_path", self._check_path)]
@@ -77,7 +77,7 @@ class TwinMapServer(CityNode):
     def teardown(self):
         if self._twin is None:
             return
-        for service in self._services:
+        for service in self._offered:
             self.destroy_service(service)
         self.destroy_timer(self._expiry)
         for publisher in (self._voxels, self._updates, self._points, self._slice):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
 
 from parallel_city_ros.errors import ConfigError, PlanError
+from parallel_city_ros.files import write_atomically
 from parallel_city_ros.geo import LocalFrame
 from parallel_city_ros.patrol.certificate import Certificate, Check
 from parallel_city_ros.patrol.task import Drone, PatrolTask
@@ -144,15 +144,3 @@ def weights_hash(weights: np.ndarray | None) -> str:
     if weights is None:
         return ""
     return hashlib.sha256(np.ascontiguousarray(weights, "<f8").tobytes()).hexdigest()
-
-
-def write_atomically(file: str | Path, content: str | bytes) -> None:
-    """Write a file so that it is complete or absent, whatever interrupts."""
-    file = Path(file)
-    part = file.with_name(f".{file.name}.{os.getpid()}.part")
-    data = content.encode() if isinstance(content, str) else content
-    try:
-        part.write_bytes(data)
-        part.replace(file)
-    finally:
-        part.unlink(missing_ok=True)

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from parallel_city_ros.city.twin import CityEvent
+from parallel_city_ros.files import write_atomically
 from parallel_city_ros.patrol.certificate import STEP_M
-from parallel_city_ros.patrol.plan import write_atomically
 from parallel_city_ros.viz.sortie import Sortie, gap_to_event, kind_of, known_to, new_share
 from parallel_city_ros.viz.style import number, percent
 from parallel_city_ros.viz.table import measures

@@ -9,7 +9,7 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from parallel_city_ros.patrol.plan import write_atomically
+from parallel_city_ros.files import write_atomically
 
 DPI = 160
 WIDTH_IN = 10.0         # 1600 px; letters stay readable when shown at 1200 px

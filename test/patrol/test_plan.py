@@ -7,8 +7,9 @@ import pytest
 
 from parallel_city_ros.city.voxels import VoxelGrid
 from parallel_city_ros.errors import PlanError
+from parallel_city_ros.files import write_atomically
 from parallel_city_ros.geo import LocalFrame
-from parallel_city_ros.patrol.plan import PatrolPlan, write_atomically
+from parallel_city_ros.patrol.plan import PatrolPlan
 from parallel_city_ros.patrol.task import PatrolTask
 from parallel_city_ros.planning.planner import PlanRequest, plan
 
