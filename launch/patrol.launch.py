@@ -55,7 +55,7 @@ def generate_launch_description():
         *(DeclareLaunchArgument(name, default_value=default, description=text)
           for name, (default, text) in ARGUMENTS.items()),
         # Nodes and simulators end with launch, even if that is killed.
-        SetEnvironmentVariable("PARALLEL_CITY_ENDS_WITH_PARENT", "1"),
+        SetEnvironmentVariable("PARALLEL_CITY_ENDS_WITH_PARENT", str(os.getpid())),
         OpaqueFunction(function=system),
     ])
 

@@ -42,6 +42,7 @@ def fly(plan_file, autopilot, city_file, speed_factor, output, as_json, **settin
     from parallel_city_ros.patrol.plan import PatrolPlan
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    options.require_folders(output)
     plan = PatrolPlan.load(plan_file)
     city_file = city_file or plan.city_file
     if not city_file:
@@ -52,8 +53,9 @@ def fly(plan_file, autopilot, city_file, speed_factor, output, as_json, **settin
     config = build(FlightConfig, values)
     grid = voxelise(read_city(city_file), plan.resolution)
     if plan.map_update:
-        options.note(f"the plan was made on update {plan.map_update} of the map; the city file "
-                     "does not hold those events")
+        raise PlanError(
+            f"{plan_file}: was made on update {plan.map_update} of the map, and the city file "
+            "does not hold those events; fly it through the nodes, which know them, or plan again")
     if autopilot == "sim":
         from dataclasses import replace
 
@@ -70,8 +72,7 @@ def _fly(plan, grid, config):
     from parallel_city_ros.flight.autopilot import Autopilot
     from parallel_city_ros.flight.executor import PatrolFlight
 
-    cancelled = threading.Event()
-    result = []
+    cancelled, done, result = threading.Event(), threading.Event(), []
     with Autopilot(command_timeout_s=config.command_timeout_s) as autopilot, \
             options.progress("connecting", plan.length_m) as bar:
         autopilot.connect(config.address, config.connect_timeout_s,
@@ -82,17 +83,26 @@ def _fly(plan, grid, config):
             bar.update(p.distance_m, f"{p.state.value.replace('_', ' ')}, waypoint "
                        f"{p.waypoint + 1} of {p.waypoints}, battery {p.battery_percent:.0f} %")
 
-        worker = threading.Thread(
-            target=lambda: result.append(flight.run(on_progress, cancelled.is_set)), daemon=True)
-        worker.start()
-        while worker.is_alive():
+        def work():
             try:
-                worker.join(0.1)
+                result.append(flight.run(on_progress, cancelled.is_set))
+            except BaseException as error:
+                result.append(error)
+            finally:
+                done.set()
+
+        threading.Thread(target=work, daemon=True).start()
+        while not done.is_set():
+            try:
+                # Not join(): interrupted, it takes a thread that runs for one that has ended.
+                done.wait(0.1)
             except KeyboardInterrupt:
                 if cancelled.is_set():
                     raise
                 cancelled.set()
                 options.note("the drone comes home; Ctrl-C again leaves it to its autopilot")
+    if isinstance(result[0], BaseException):
+        raise result[0]
     return result[0]
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
+from pathlib import Path
 
 import click
 
+from parallel_city_ros.errors import ConfigError
 from parallel_city_ros.settings import Setting, flatten
 
 json_option = click.option("--json", "as_json", is_flag=True,
@@ -83,6 +86,13 @@ def finite(value):
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def require_folders(*files: str | None) -> None:
+    """Before long work: raises ConfigError for a file that could not be written at its end."""
+    for file in files:
+        if file and not os.access(Path(file).resolve().parent, os.W_OK):
+            raise ConfigError(f"{file}: cannot be written; make its folder, or name another file")
 
 
 def note(text: str) -> None:

@@ -41,6 +41,7 @@ def plan(file, start, goal, output, picture, resolution, as_json, **settings):
     from parallel_city_ros.planning.planner import plan as search
     from parallel_city_ros.planning.planner import warm_up
 
+    options.require_folders(output, picture)
     values = options.given(settings)
     of_task = {k.removeprefix("task."): v for k, v in values.items() if k.startswith("task.")}
     of_search = {k: v for k, v in values.items() if not k.startswith("task.")}

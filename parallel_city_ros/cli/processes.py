@@ -25,7 +25,7 @@ class Supervisor:
     def __init__(self, logs: Path, environment: dict[str, str]):
         self._logs = logs
         self._environment = os.environ | environment | {
-            "PARALLEL_CITY_ENDS_WITH_PARENT": "1", "PYTHONUNBUFFERED": "1"}
+            "PARALLEL_CITY_ENDS_WITH_PARENT": str(os.getpid()), "PYTHONUNBUFFERED": "1"}
         self._running: dict[str, subprocess.Popen] = {}
 
     def __enter__(self) -> Supervisor:

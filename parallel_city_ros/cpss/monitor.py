@@ -48,6 +48,7 @@ class Patrol:
     track: np.ndarray = field(default_factory=lambda: np.empty((0, 4)))
     sortie: int = 0
     closed: bool = True
+    flight_id: str = ""
     comparison: Comparison | None = None
     evaluator: Evaluator | None = None      # on the plan's map, with its weights
 
@@ -69,6 +70,20 @@ class LoopMonitor:
             except OSError as error:
                 raise ConfigError(f"history_folder {self._folder} cannot be made ({error})"
                                   ) from error
+        self._kept = self._flights_kept()
+
+    def _flights_kept(self) -> set[str]:
+        """Ids of the flights in the history; a line that was cut off is passed over."""
+        file = self._folder / "history.jsonl" if self._folder is not None else None
+        if file is None or not file.exists():
+            return set()
+        found = set()
+        for line in file.read_text(encoding="utf-8").splitlines():
+            try:
+                found.add(json.loads(line).get("flight_id", ""))
+            except json.JSONDecodeError:
+                continue
+        return found
 
     # what comes in
 
@@ -76,6 +91,8 @@ class LoopMonitor:
         """A new version of the map. A new base begins a new ledger."""
         if self.grid is None or grid.map_hash != self.grid.map_hash:
             self._grids.clear()
+            for patrol in self.patrols.values():    # of another city: not to be judged on this
+                patrol.closed, patrol.comparison, patrol.evaluator = True, None, None
             self.ledger = CoverageLedger(grid.surface.shape, self._config.ledger)
             if self._folder is not None and self._ledger_file(grid).exists():
                 self.ledger.load(self._ledger_file(grid))
@@ -93,11 +110,19 @@ class LoopMonitor:
             self._weights[""] = None
         return weights
 
-    def on_plan(self, drone: str, plan: PatrolPlan) -> None:
-        """A drone begins to fly a plan."""
+    def on_plan(self, drone: str, plan: PatrolPlan, flight_id: str = "") -> None:
+        """A drone begins to fly a plan.
+
+        flight_id : one that the history holds already is not counted again, as when this
+            process was restarted after the landing
+        """
         patrol = self.patrols[drone]
+        patrol.flight_id = flight_id
         patrol.plan, patrol.track, patrol.comparison = plan, np.empty((0, 4)), None
         patrol.evaluator = None
+        if flight_id and flight_id in self._kept:
+            patrol.closed = True
+            return
         patrol.sortie += 1
         patrol.closed = False
 
@@ -127,7 +152,8 @@ class LoopMonitor:
         self.ledger.record(self._evaluator(patrol).seen(photographs), now_s)
         if self._folder is not None:
             self.ledger.save(self._ledger_file(self.grid))
-            line = {"time_s": now_s, "drone": drone, "sortie": patrol.sortie,
+            line = {"time_s": now_s, "drone": drone, "flight_id": patrol.flight_id,
+                    "sortie": patrol.sortie,
                     "phase": patrol.phase, "waypoints_passed": passed,
                     "plan": patrol.plan.to_dict(), "track": np.round(patrol.track, 3).tolist(),
                     "comparison": patrol.comparison.to_dict()}

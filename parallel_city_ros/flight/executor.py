@@ -74,6 +74,7 @@ class PatrolFlight:
         self._path = np.asarray(plan.path, float)
         self._ground = float(grid.origin[2])
         self._requests: set[str] = set()
+        self._other_map = ""        # why the map that the plan was made on is none any more
         self._newest_grid: VoxelGrid | None = None  # to be looked at
         self._lock = threading.Lock()
         self._state = FlightState.DISCONNECTED
@@ -124,6 +125,8 @@ class PatrolFlight:
         looked at again: a route that is built over is left as blocked_action says, a return
         altitude that has become too low is raised."""
         if grid.map_hash != self._plan.map_hash:
+            self._other_map = (f"the map was replaced by another one ({grid.map_hash[:12]}…); "
+                               "plan again on that")
             logger.error("map update %d ignored: it is of another map (%.12s…) than the plan "
                          "(%.12s…)", grid.map_update, grid.map_hash, self._plan.map_hash)
             return
@@ -170,7 +173,8 @@ class PatrolFlight:
         """Everything that can be refused while the drone stands still."""
         config = self._config
         self._take_map()
-        self._refuse(checks.why_not_this_map(self._plan, self._grid))
+        self._refuse(checks.why_not_this_map(self._plan, self._grid)
+                     or checks.why_not_so_loosely(self._plan, config))
         self._wait_for_health()
         telemetry = self._autopilot.snapshot
         self._battery_before = telemetry.battery_percent
@@ -208,6 +212,7 @@ class PatrolFlight:
     def _start(self) -> None:
         """Arm, start the mission, and see both in the telemetry."""
         self._wait_for_health()     # again: parameters change what arming needs
+        self._refuse(self._other_map)
         if self._take_map():
             self._refuse(checks.why_not_this_map(self._plan, self._grid) or
                          checks.why_not_from_home(self._plan, self._grid, self._home,
@@ -224,6 +229,10 @@ class PatrolFlight:
         try:
             self._insist("arming", arm, lambda t: t.armed)
             self._settle_home(armed[0])
+            changed = self._other_map or self._take_map() and checks.why_not_this_map(
+                self._plan, self._grid)
+            if changed:
+                raise RefusedError(f"disarmed again: {changed}")
             self._insist("mission mode", self._autopilot.start_mission,
                          lambda t: t.flight_mode == MISSION)
         except AutopilotError:

@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import rclpy
 from action_msgs.msg import GoalStatus
+from action_msgs.srv import CancelGoal
 from parallel_city_interfaces.action import FlyPatrol, PlanPatrol
 from parallel_city_interfaces.msg import CityEvent as CityEventMsg
 from parallel_city_interfaces.msg import CpssState
 from rclpy.action import ActionClient
 from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
 from rclpy.node import Node
+from unique_identifier_msgs.msg import UUID
 
 from parallel_city_ros.city.twin import CityEvent
 from parallel_city_ros.city.voxels import VoxelGrid
@@ -29,7 +32,7 @@ from parallel_city_ros.patrol.plan import PatrolPlan
 from parallel_city_ros.planning.planner import PlanRequest, Progress
 
 POLL_S = 0.02
-MEET_S = 0.5            # for discovery to be mutual
+HELLO_S = 1.0           # between two greetings of an action server
 ANSWER_S = 10.0         # for an action server to accept a goal or a cancel
 
 
@@ -52,11 +55,14 @@ class CityClient:
         rclpy.init(context=self._context)
         self.node = Node(name, context=self._context)
         self._states: dict[str, CpssState] = {}
-        self._met: set[ActionClient] = set()
         self._changed = threading.Condition()
         self.map = MapMirror(self.node)
         self._plan = ActionClient(self.node, PlanPatrol, "/plan_patrol")
         self._fly = ActionClient(self.node, FlyPatrol, f"/{drone}/fly_patrol")
+        # After the action clients: whoever answers these has met those.
+        self._hello = {client: self.node.create_client(CancelGoal, f"{name}/_action/cancel_goal")
+                       for client, name in ((self._plan, "/plan_patrol"),
+                                            (self._fly, f"/{drone}/fly_patrol"))}
         self._reports = self.node.create_publisher(CityEventMsg, "/city_reports", qos.EVENTS)
         self.node.create_subscription(CpssState, "/cpss/state", self._on_state, qos.EVENTS)
         self._executor = MultiThreadedExecutor(num_threads=3, context=self._context)
@@ -152,13 +158,29 @@ class CityClient:
     def _stamp(self):
         return self.node.get_clock().now().to_msg()
 
+    def _greet(self, client, name, alive) -> None:
+        """Wait until the server knows us too; before that, its answer to a goal is lost.
+
+        Asks it to cancel a goal that nobody has.
+        """
+        nobodys = CancelGoal.Request()
+        nobodys.goal_info.goal_id = UUID(uuid=list(uuid.uuid4().bytes))
+        deadline = time.monotonic() + ANSWER_S
+        while time.monotonic() < deadline:
+            alive()
+            answer, again = self._hello[client].call_async(nobodys), time.monotonic() + HELLO_S
+            while time.monotonic() < again:
+                if answer.done():
+                    return
+                time.sleep(POLL_S)
+            self._hello[client].remove_pending_request(answer)
+        raise LinkError(f"{name} did not answer within {ANSWER_S:g} s; are all nodes running in "
+                        "this ROS domain?")
+
     def _run(self, client, goal, name, on_feedback, cancelled, alive, timeout_s):
         """Send a goal and wait for its result; cancelled or late: cancel and take what comes."""
         self._until(client.server_is_ready, ANSWER_S, f"{name} is not offered", alive)
-        if client not in self._met:
-            # The server may be known to us and not yet we to the server: its answer is lost then.
-            time.sleep(MEET_S)
-            self._met.add(client)
+        self._greet(client, name, alive)
         answer = client.send_goal_async(goal, lambda msg: on_feedback(msg.feedback))
         self._until(answer.done, ANSWER_S, f"{name} did not answer", alive)
         handle = answer.result()
@@ -176,4 +198,7 @@ class CityClient:
             time.sleep(POLL_S)
         if result.result().status == GoalStatus.STATUS_UNKNOWN:
             raise LinkError(f"{name} lost the goal: its node started anew")
+        if result.result().result.status == 0:
+            raise LinkError(f"{name} broke off: {result.result().result.message or 'no reason'}; "
+                            "its log says more")
         return result.result().result

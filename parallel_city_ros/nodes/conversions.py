@@ -26,7 +26,7 @@ from parallel_city_ros.city.voxels import VoxelGrid
 from parallel_city_ros.cpss.comparison import Comparison
 from parallel_city_ros.cpss.ledger import WEIGHT_STEPS
 from parallel_city_ros.cpss.monitor import LoopMonitor
-from parallel_city_ros.errors import MapUpdateError, PlanError
+from parallel_city_ros.errors import ConfigError, MapUpdateError, PlanError
 from parallel_city_ros.flight.outcome import FlightOutcome, FlightProgress
 from parallel_city_ros.flight.telemetry import Telemetry
 from parallel_city_ros.geo import LocalFrame
@@ -68,10 +68,11 @@ def point_from_ros(point: Point) -> tuple[float, float, float]:
 
 # --- the map ------------------------------------------------------------------
 
-def grid_to_ros(grid: VoxelGrid, stamp: Time, metadata: dict | None = None) -> VoxelGridMsg:
+def grid_to_ros(grid: VoxelGrid, stamp: Time, metadata: dict | None = None,
+                epoch: str = "") -> VoxelGridMsg:
     frame = grid.frame
     return VoxelGridMsg(
-        header=header(stamp), map_hash=grid.map_hash, map_update=grid.map_update,
+        header=header(stamp), map_hash=grid.map_hash, epoch=epoch, map_update=grid.map_update,
         resolution=grid.resolution, origin=point_to_ros(grid.origin),
         shape=[int(n) for n in grid.occupied.shape], origin_latitude_deg=frame.latitude_deg,
         origin_longitude_deg=frame.longitude_deg, origin_altitude_m=frame.altitude_m,
@@ -90,10 +91,10 @@ def grid_from_ros(msg: VoxelGridMsg) -> VoxelGrid:
         msg.attribution, msg.map_update, msg.map_hash)
 
 
-def update_to_ros(update: GridUpdate, stamp: Time) -> VoxelGridUpdate:
+def update_to_ros(update: GridUpdate, stamp: Time, epoch: str = "") -> VoxelGridUpdate:
     return VoxelGridUpdate(
-        header=header(stamp), map_hash=update.map_hash, map_update=update.map_update,
-        lower=list(update.lower), shape=list(update.occupied.shape),
+        header=header(stamp), map_hash=update.map_hash, epoch=epoch,
+        map_update=update.map_update, lower=list(update.lower), shape=list(update.occupied.shape),
         data=bytes_to_ros(update.packed()), crc32=update.crc32,
         event=event_to_ros(update.event, stamp))
 
@@ -155,8 +156,12 @@ def weights_to_ros(grid: VoxelGrid, weights: np.ndarray, stamp: Time) -> Occupan
 
 
 def weights_from_ros(msg: OccupancyGrid) -> np.ndarray:
-    """(nx, ny) weights, 0..1; unknown cells are worth 1."""
-    layer = np.array(msg.data, np.int8).reshape(msg.info.height, msg.info.width).T
+    """(nx, ny) weights, 0..1; unknown cells are worth 1. Raises ConfigError."""
+    layer = np.array(msg.data, np.int8)
+    if layer.size != msg.info.height * msg.info.width:
+        raise ConfigError(f"weights of {msg.info.width} x {msg.info.height} cells came with "
+                          f"{layer.size}")
+    layer = np.minimum(layer, WEIGHT_STEPS).reshape(msg.info.height, msg.info.width).T
     return np.where(layer < 0, 1.0, layer / WEIGHT_STEPS)
 
 

@@ -90,7 +90,9 @@ class CpssMonitor(Node):
 
     def _on_plan(self, drone, msg):
         try:
-            self._monitor.on_plan(drone, conversions.plan_from_ros(msg))
+            stamp = msg.header.stamp
+            self._monitor.on_plan(drone, conversions.plan_from_ros(msg),
+                                  f"{drone}@{stamp.sec}.{stamp.nanosec:09d}")
         except ParallelCityError as error:
             self.get_logger().error(f"plan of {drone} cannot be read: {error}")
 

@@ -10,6 +10,7 @@ import logging
 import math
 import threading
 import time
+import traceback
 from dataclasses import dataclass
 
 from nav_msgs.msg import Odometry, Path
@@ -61,6 +62,7 @@ class MissionExecutor(CityNode):
         self._autopilot = self._flight = self._map = None
         self._claimed = False       # by a goal that was accepted
         self._lock = threading.Lock()
+        self._map_lock = threading.Lock()
         self._ending = threading.Event()
         logging.getLogger("parallel_city_ros").addHandler(_ToRosLog(self.get_logger()))
 
@@ -157,6 +159,9 @@ class MissionExecutor(CityNode):
     def _execute(self, handle):
         try:
             result = self._fly(handle)
+        except Exception as error:      # rclpy would answer with an empty result
+            self.get_logger().error(traceback.format_exc())
+            result = RESULT(status=RESULT.FAILED, message=f"the executor failed: {error!r}")
         finally:
             self._flight = None
             with self._lock:
@@ -176,14 +181,18 @@ class MissionExecutor(CityNode):
             plan = conversions.plan_from_ros(handle.request.plan)
         except PlanError as error:
             return RESULT(status=RESULT.REFUSED, message=str(error))
-        grid = self._map.wait(config.map_timeout_s)
-        if grid is None:
-            return RESULT(status=RESULT.REFUSED, message=(
-                f"no map came within {config.map_timeout_s:g} s; is twin_map_server active?"))
         if not self._connected.wait(self._flight_config.connect_timeout_s):
             return RESULT(status=RESULT.REFUSED, message=(
                 f"no autopilot was heard at {self._flight_config.address}"))
-        self._flight = flight = PatrolFlight(plan, grid, self._autopilot, self._flight_config)
+        grid = self._map.wait(config.map_timeout_s, at_least=plan.map_update)
+        if grid is None:
+            return RESULT(status=RESULT.REFUSED, message=(
+                f"no map that holds update {plan.map_update}, on which the plan was made, came "
+                f"within {config.map_timeout_s:g} s; is twin_map_server active?"))
+        flight = PatrolFlight(plan, grid, self._autopilot, self._flight_config)
+        with self._map_lock:    # what changes from here on reaches the flight, nothing is between
+            self._flight = flight
+            flight.update_map(self._map.grid)
         self._flown_path.publish(conversions.track_to_ros(flight.flown, self._stamp()))
         self._say(FlightState.READY)
         self._plan.publish(handle.request.plan)
@@ -216,9 +225,9 @@ class MissionExecutor(CityNode):
         return serve
 
     def _on_map(self, grid, update):
-        flight = self._flight
-        if flight is not None:
-            flight.update_map(grid)
+        with self._map_lock:
+            if self._flight is not None:
+                self._flight.update_map(grid)
 
     # what is published
 

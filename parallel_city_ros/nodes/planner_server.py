@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import traceback
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -99,8 +100,13 @@ class PlannerServer(CityNode):
                 callback_group=self._group)
 
     def _on_weights(self, topic, msg):
+        try:
+            weights = conversions.weights_from_ros(msg)
+        except ConfigError as error:
+            self.get_logger().error(f"{topic}: {error}")
+            return
         with self._weights_came:
-            self._weights[topic] = conversions.weights_from_ros(msg)
+            self._weights[topic] = weights
             self._weights_came.notify_all()
 
     def _on_goal(self, goal):
@@ -122,7 +128,11 @@ class PlannerServer(CityNode):
         try:
             for other in job.before:
                 other.done.wait(HAND_OUT_S)
-            result, ended = self._plan(handle, job)
+            try:
+                result, ended = self._plan(handle, job)
+            except Exception as error:      # rclpy would answer with an empty result
+                self.get_logger().error(traceback.format_exc())
+                result, ended = RESULT(message=f"the planner failed: {error!r}"), "abort"
             getattr(handle, ended)()
             return result
         finally:

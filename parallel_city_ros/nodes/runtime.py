@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from functools import partial
 
 import rclpy
@@ -16,7 +17,7 @@ from rclpy.signals import SignalHandlerOptions
 
 from parallel_city_ros.errors import ParallelCityError
 
-ENDS_WITH_PARENT = "PARALLEL_CITY_ENDS_WITH_PARENT"     # environment: any value is yes
+ENDS_WITH_PARENT = "PARALLEL_CITY_ENDS_WITH_PARENT"     # environment: process id of the parent
 LOOK_S = 0.2    # wall, between two looks at signals and parent
 END_S = 5.0     # wall, for callbacks to return
 THREADS = 6     # callbacks that may wait at the same time: an action, its cancel, services
@@ -104,7 +105,7 @@ def run(node_class, args=None) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
-    parent = os.getppid() if os.environ.get(ENDS_WITH_PARENT) else None
+    parent = int(os.environ.get(ENDS_WITH_PARENT) or 0)
     node, executor = None, MultiThreadedExecutor(num_threads=THREADS)
     try:
         node = node_class()
@@ -112,8 +113,11 @@ def run(node_class, args=None) -> int:
         managed = isinstance(node, CityNode)
         if managed and not node.autostart():
             return 2
-        while not ended.is_set() and parent in (None, os.getppid()):
-            executor.spin_once(timeout_sec=LOOK_S)
+        while not ended.is_set() and parent in (0, os.getppid()):
+            try:
+                executor.spin_once(timeout_sec=LOOK_S)
+            except Exception:   # of one callback: a malformed message must not end the node
+                node.get_logger().error(f"a callback failed: {traceback.format_exc()}")
         if managed and node.active:
             node.trigger_deactivate()
         return 0

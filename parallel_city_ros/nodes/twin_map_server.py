@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,7 @@ from parallel_city_ros.patrol.certificate import clearance
 from parallel_city_ros.settings import check, setting
 
 EXPIRY_PERIOD_S = 1.0
+MAX_RADIUS_M = 50.0     # of check_path, which looks at every column so near
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +47,7 @@ class TwinMapServer(CityNode):
         self._config = config = parameters.read(self, TwinConfig)
         file = config.city_file or str(helsinki_file())
         city = read_city(file)
+        self._epoch = uuid.uuid4().hex
         self._twin = Twin(voxelise(city, config.resolution, config.margin))
         self._metadata = {
             "name": city.name, "buildings": city.n_buildings, "parts": city.n_parts,
@@ -89,13 +92,15 @@ class TwinMapServer(CityNode):
 
     def _publish_whole(self):
         grid, stamp = self._twin.grid, self._stamp()
-        self._voxels.publish(conversions.grid_to_ros(grid, stamp, self._metadata))
+        self._voxels.publish(conversions.grid_to_ros(
+            grid, stamp, self._metadata, self._epoch))
         self._points.publish(conversions.points_to_ros(grid, stamp))
         self._slice.publish(conversions.slice_to_ros(grid, self._config.slice_altitude, stamp))
 
     def _publish(self, updates):
         for update in updates:
-            self._updates.publish(conversions.update_to_ros(update, self._stamp()))
+            self._updates.publish(conversions.update_to_ros(
+                update, self._stamp(), self._epoch))
         if updates:
             self._publish_whole()
 
@@ -125,8 +130,9 @@ class TwinMapServer(CityNode):
         upper = conversions.point_from_ros(request.upper)
         if all(a < b for a, b in zip(lower, upper, strict=True)):
             grid = grid.region(lower, upper)
-        response.grid = conversions.grid_to_ros(grid, stamp, self._metadata)
-        response.updates = [conversions.update_to_ros(update, stamp)
+        response.grid = conversions.grid_to_ros(
+            grid, stamp, self._metadata, self._epoch)
+        response.updates = [conversions.update_to_ros(update, stamp, self._epoch)
                             for update in self._twin.updates_after(request.since_update)]
         return response
 
@@ -134,8 +140,14 @@ class TwinMapServer(CityNode):
         grid = self._twin.grid
         response.map_hash, response.map_update = grid.map_hash, grid.map_update
         path = np.array([conversions.point_from_ros(p) for p in request.path])
-        if len(path) < 1 or not np.isfinite(path).all() or not request.radius_m > 0:
-            response.message = "give at least one finite point and a radius above 0 m"
+        sound = len(path) > 0 and np.isfinite(path).all()
+        if not sound or not 0 < request.radius_m <= MAX_RADIUS_M:
+            response.message = ("give at least one finite point and a radius above 0 and at most "
+                                f"{MAX_RADIUS_M:g} m")
+            return response
+        size = np.array(grid.surface.shape) * grid.resolution
+        if ((path[:, :2] < grid.origin[:2]) | (path[:, :2] > grid.origin[:2] + size)).any():
+            response.message = "the path leaves the map"
             return response
         found, where = clearance(grid, path, request.radius_m)
         response.clearance_m, response.where = found, conversions.point_to_ros(where)

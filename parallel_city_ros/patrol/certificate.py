@@ -14,6 +14,7 @@ from parallel_city_ros.city.voxels import VoxelGrid
 from parallel_city_ros.patrol.task import PatrolTask
 
 STEP_M = 0.25
+MIN_STEP_M = 0.01   # a shorter leg has no direction to measure a turn from
 _SLACK = 1e-6
 
 
@@ -136,7 +137,7 @@ def certify(grid: VoxelGrid, task: PatrolTask, path) -> Certificate:
 
     legs = np.diff(path, axis=0)
     level, length = np.hypot(legs[:, 0], legs[:, 1]), np.linalg.norm(legs, axis=1)
-    check("horizontal step", "m", 1e-9, level, path[1:], least=True)
+    check("horizontal step", "m", MIN_STEP_M, level, path[1:], least=True)
     climb = np.degrees(np.arctan2(np.abs(legs[:, 2]), level))
     check("climb angle", "deg", drone.max_climb_deg, climb, path[1:])
     check("speed of a leg", "m/s", drone.max_speed, length / task.time_step_s, path[1:])

@@ -15,6 +15,7 @@ from numba import njit
 from scipy.ndimage import maximum_filter
 
 from parallel_city_ros.city.voxels import VoxelGrid
+from parallel_city_ros.errors import ConfigError
 from parallel_city_ros.patrol.task import PatrolTask
 
 
@@ -62,9 +63,13 @@ class Evaluator:
         disc = dx**2 + dy**2 <= reach**2
         rise = 0.5 * cell * tan(radians(drone.max_climb_deg))
         raised = task.clearance_vertical + task.tube_radius + rise
-        self.clearance_surface = maximum_filter(self._surface, footprint=disc) + raised
+        self._highest_near = maximum_filter(self._surface, footprint=disc)
+        self.clearance_surface = self._highest_near + raised
         self._weights = np.ascontiguousarray(
             np.ones_like(self._surface) if weights is None else weights, dtype=float)
+        if self._weights.shape != self._surface.shape:
+            raise ConfigError(f"weights are for {self._weights.shape} cells, the map has "
+                              f"{self._surface.shape}")
         self._stamps = np.zeros(self._surface.shape, np.int64)
         self._stamp = 0
         self.evaluations = 0
@@ -80,6 +85,10 @@ class Evaluator:
             coverage_floor_km2 = float(self(self.straight()[None]).coverage_km2[0])
             self.evaluations = 0
         self._parameters[-1] = self.coverage_floor_km2 = coverage_floor_km2
+
+    def highest_near(self, i: int, j: int) -> float:
+        """z of the highest column that a drone above cell (i, j) has to clear, metres."""
+        return float(self._highest_near[i, j])
 
     @property
     def reachable_km2(self) -> float:
@@ -111,16 +120,32 @@ class Evaluator:
 
 @njit(cache=True, nogil=True)
 def _blocked(surface, i, j, z, u, v, height):
-    """Does a column stand in the line from (u, v, height), in cells, to cell (i, j) at z?"""
-    x, y = i + 0.5, j + 0.5
-    distance = sqrt((u - x) ** 2 + (v - y) ** 2)
-    steps = int(distance)
-    for k in range(1, steps):
-        share = k / distance
-        a, b = int(x + (u - x) * share), int(y + (v - y) * share)
-        if (a != i or b != j) and surface[a, b] > z + (height - z) * share:
+    """Does a column stand in the line from cell (i, j) at z to (u, v, height), in cells?
+
+    Visits every cell that the line crosses (Amanatides & Woo 1987). The line rises, so that a
+    column is in the way iff it is higher than the line where that enters its cell.
+    """
+    dx, dy, dz = u - (i + 0.5), v - (j + 0.5), height - z
+    step_x, step_y = (1 if dx > 0 else -1), (1 if dy > 0 else -1)
+    # share of the line at the next border and from border to border
+    next_x = 0.5 / abs(dx) if dx != 0 else np.inf
+    next_y = 0.5 / abs(dy) if dy != 0 else np.inf
+    width_x, width_y = 2 * next_x, 2 * next_y
+    a, b = i, j
+    nx, ny = surface.shape
+    while True:
+        if next_x < next_y:
+            share = next_x
+            a += step_x
+            next_x += width_x
+        else:
+            share = next_y
+            b += step_y
+            next_y += width_y
+        if share >= 1.0 or a < 0 or b < 0 or a >= nx or b >= ny:
+            return False
+        if surface[a, b] > z + dz * share:
             return True
-    return False
 
 
 @njit(cache=True, nogil=True)
@@ -157,6 +182,7 @@ def _evaluate(paths, surface, clear, weights, stamps, stamp, p, out):
     z_noise, z_min, z_max = p[6], p[7], p[8]
     cos_turn, tan_climb, longest, n_co, step_s, endurance, floor_km2 = (
         p[9], p[10], p[11], p[12], p[13], p[14], p[15])
+    min_step = 0.01     # m, a shorter step has no direction
     nx, ny = surface.shape
     for q in range(paths.shape[0]):
         path = paths[q]
@@ -182,11 +208,11 @@ def _evaluate(paths, surface, clear, weights, stamps, stamp, p, out):
             m = sqrt(dx * dx + dy * dy)
             leg = sqrt(m * m + dz * dz)
             length += leg                                                    # (7)
-            if m < 1e-9:
+            if m < min_step:
                 violation += 1.0
             else:
                 violation += max(0.0, abs(dz) / m / tan_climb - 1.0 - 1e-9)  # (13)
-                if m_before > 1e-9:
+                if m_before >= min_step:
                     turn = (dx * mx + dy * my) / (m * m_before)
                     violation += max(0.0, cos_turn - turn - 1e-9)            # (12)
             violation += max(0.0, leg / longest - 1.0 - 1e-9)                # (14)

@@ -96,11 +96,17 @@ class PatrolPlan:
                    if f.type in _SIMPLE})
         except KeyError as error:
             raise PlanError(f"field {error} is missing; make the plan again") from error
-        except (TypeError, ValueError, ConfigError) as error:
+            numbers = {f"objectives.{k}": v for k, v in asdict(plan.objectives).items()}
+            numbers |= {f"certificate: {c.constraint}": getattr(c, k)
+                        for c in plan.certificate.checks for k in ("bound", "value", "margin")}
+            for name, value in numbers.items():
+                _typed(name, value, "float")
+        except (TypeError, ValueError, OverflowError, AttributeError, ConfigError) as error:
             raise PlanError(f"{error}; make the plan again") from error
-        if path.ndim != 2 or path.shape[1] != 3 or len(path) < 2 or not np.isfinite(path).all():
-            raise PlanError(f"path must be at least two points of three finite numbers, has shape "
-                            f"{path.shape}; make the plan again")
+        shape = path.shape
+        if len(shape) != 2 or shape[1] != 3 or len(path) < 2 or not (np.abs(path) < 1e6).all():
+            raise PlanError("path must be at least two points of three numbers in metres, has "
+                            f"shape {shape}; make the plan again")
         return plan
 
     def save(self, file: str | Path) -> None:

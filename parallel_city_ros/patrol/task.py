@@ -18,8 +18,8 @@ class Drone:
     max_climb_deg: float = setting(30.0, "degrees, leg above the horizon (13)", above=0, high=89)
     endurance_s: float = setting(1200.0, "s, longest flight (15)", above=0)
     camera_aperture_deg: float = setting(60.0, "degrees, full cone of the nadir camera",
-                                         above=0, high=179)
-    camera_range: float = setting(120.0, "m, slant range of the camera", above=0)
+                                         above=0, high=150)
+    camera_range: float = setting(120.0, "m, slant range of the camera", above=0, high=500)
     carbon_per_km: float = setting(1.0, "carbon per km flown, n_co of (8) in the paper's unit",
                                    above=0)
 
@@ -43,9 +43,10 @@ class PatrolTask:
     max_altitude: float = setting(120.0, "m above ground, upper end of the band", above=0)
     noise_altitude: float = setting(130.0, "m above ground from which the drone is not heard",
                                     above=0)
-    clearance_horizontal: float = setting(4.0, "m kept from buildings sideways", above=0)
+    clearance_horizontal: float = setting(4.0, "m kept from buildings sideways", above=0, high=50)
     clearance_vertical: float = setting(5.0, "m kept above buildings", above=0)
-    tube_radius: float = setting(2.0, "m by which the drone may leave its legs", above=0)
+    tube_radius: float = setting(2.0, "m by which the drone may leave its legs", above=0,
+                                 high=20)
     coverage_floor: float = setting(
         0.0, "least share of the reachable worth to see; 0: what the straight flight sees",
         low=0, high=1)

@@ -10,6 +10,7 @@ from enum import Enum
 import numpy as np
 
 from parallel_city_ros.city.voxels import VoxelGrid
+from parallel_city_ros.errors import ConfigError
 from parallel_city_ros.geo import LocalFrame
 from parallel_city_ros.patrol.certificate import certify
 from parallel_city_ros.patrol.evaluator import Evaluator
@@ -81,11 +82,15 @@ def _ends_that_cannot_be(evaluator: Evaluator) -> PlanOutcome | None:
             return PlanOutcome(PlanStatus.OUTSIDE_MAP, (
                 f"{label} is outside the map, which reaches from ({grid.origin[0]:g}, "
                 f"{grid.origin[1]:g}) to ({upper[0]:g}, {upper[1]:g}) m"))
+        if point[2] - grid.origin[2] > task.max_altitude:
+            raise ConfigError(f"{label} is above max_altitude, {task.max_altitude:g} m over the "
+                              "ground; lower it or raise max_altitude")
         floor = max(evaluator.clearance_surface[i, j], grid.origin[2] + task.min_altitude)
         if point[2] < floor:
             return PlanOutcome(status, (
-                f"{label} is too low: buildings there reach {grid.surface[i, j]:g} m; "
-                f"raise it to {np.ceil(floor):g} m or move it"))
+                f"{label} is too low: buildings near there reach "
+                f"{evaluator.highest_near(i, j):g} m and the band begins at "
+                f"{task.min_altitude:g} m; raise it to {np.ceil(floor):g} m or move it"))
     return None
 
 

@@ -38,7 +38,8 @@ def test_contains_the_solid_and_nothing_farther_than_a_voxel(points, base, heigh
         return
     top = base + height
     grid = voxelise(city_of((polygon, base, top)), resolution, margin=3)
-    inside = np.array([(x, y, z) for x, y in points for z in np.linspace(base, top - 1e-6, 5)])
+    heights = np.linspace(base + 1e-6, top - 1e-6, 5)
+    inside = np.array([(x, y, z) for x, y in points for z in heights])
     assert grid.is_occupied(inside).all()
     corner = grid.origin + np.argwhere(grid.occupied) * resolution
     boxes = shapely.box(*corner[:, :2].T, *(corner[:, :2] + resolution).T)

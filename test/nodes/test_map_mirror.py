@@ -39,16 +39,18 @@ class Server:
             event_id=str(number), kind="crane", lower_z=0.0, upper_z=12.0,
             footprint=((x, 50.0), (x + 6, 50.0), (x, 56.0))))
 
-    def say(self, what, second):
+    def say(self, what, second, epoch="first"):
+        """Seconds may go back: the order is that of epoch and number."""
+        stamp = c.time_to_ros(second)
         if isinstance(what, VoxelGrid):
-            self._whole.publish(c.grid_to_ros(what, c.time_to_ros(second)))
+            self._whole.publish(c.grid_to_ros(what, stamp, epoch=epoch))
         else:
-            self._updates.publish(c.update_to_ros(what, c.time_to_ros(second)))
+            self._updates.publish(c.update_to_ros(what, stamp, epoch))
 
     def _region(self, request, response):
         self.asked += 1
-        response.grid = c.grid_to_ros(self.twin.grid, c.time_to_ros(0.0))
-        response.updates = [c.update_to_ros(u, c.time_to_ros(0.0))
+        response.grid = c.grid_to_ros(self.twin.grid, c.time_to_ros(0.0), epoch="first")
+        response.updates = [c.update_to_ros(u, c.time_to_ros(0.0), "first")
                             for u in self.twin.updates_after(request.since_update)]
         return response
 
@@ -94,7 +96,7 @@ def test_a_whole_map_that_comes_late_takes_nothing_back(pair):
     server.say(server.event(1), 2.0)
     assert reaches(mirror, 1)
     server.say(base, 1.5)           # sent before the update, arrived after it
-    server.say(server.event(2), 3.0)
+    server.say(server.event(2), 0.5)    # and the clock was set back
     assert reaches(mirror, 2)
     assert np.array_equal(mirror.grid.occupied, server.twin.grid.occupied) and not server.asked
 
@@ -110,17 +112,29 @@ def test_lost_updates_are_asked_for(pair):
 
 def test_a_damaged_update_is_asked_for_again(pair):
     server, mirror = pair
-    message = c.update_to_ros(server.event(1), c.time_to_ros(2.0))
+    message = c.update_to_ros(server.event(1), c.time_to_ros(2.0), "first")
     message.crc32 ^= 1
     server._updates.publish(message)
     assert reaches(mirror, 1) and server.asked == 1
     assert np.array_equal(mirror.grid.occupied, server.twin.grid.occupied)
 
 
-def test_a_server_that_started_anew_counts(pair):
+def test_a_server_that_started_anew_counts_even_at_the_same_number(pair):
     server, mirror = pair
     base = server.twin.grid
     server.say(server.event(1), 2.0)
     assert reaches(mirror, 1)
-    server.say(base, 9.0)
+    server.say(base, 9.0, "second")
     assert reaches(mirror, 0)
+    server.say(server.event(2), 1.0)            # the last words of the first
+    anew = Twin(base)
+    other = anew.add(CityEvent(event_id="x", kind="crane", lower_z=0.0, upper_z=9.0,
+                               footprint=((60.0, 5.0), (66.0, 5.0), (60.0, 9.0))))
+    server.say(other, 1.0, "second")
+    assert reaches(mirror, 1)
+    assert np.array_equal(mirror.grid.occupied, anew.grid.occupied)
+    server.say(Twin(base).grid.with_prism(server.twin.events["1"].polygon, 0, 12), 1.0, "third")
+    deadline = time.monotonic() + 20.0
+    while mirror.grid.is_occupied((61.0, 6.0, 4.0)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not mirror.grid.is_occupied((61.0, 6.0, 4.0))
