@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 import threading
 
 import click
@@ -133,4 +135,7 @@ def _report(plan, grid, outcome, output, as_json):
             click.echo(f"flew {c.flown_length_m:.0f} m, planned were {c.planned_length_m:.0f} m, "
                        f"in {outcome.duration_s:.0f} s; at most {c.max_deviation_m:.1f} m from "
                        f"the route ({c.tube_radius_m:g} m are certified)")
-    raise SystemExit(0 if completed else 1)
+    sys.stdout.flush()
+    # A call into MAVSDK's native library may never return once the drone is gone, and Python
+    # would wait for its thread.
+    os._exit(0 if completed else 1)

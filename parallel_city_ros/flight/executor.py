@@ -74,6 +74,7 @@ class PatrolFlight:
         self._path = np.asarray(plan.path, float)
         self._ground = float(grid.origin[2])
         self._requests: set[str] = set()
+        self._left = threading.Event()
         self._other_map = ""        # why the map that the plan was made on is none any more
         self._newest_grid: VoxelGrid | None = None  # to be looked at
         self._lock = threading.Lock()
@@ -114,7 +115,7 @@ class PatrolFlight:
 
     def leave(self) -> None:
         """End `run` at once, as FAILED, and leave the drone to its autopilot."""
-        self._request("leave")
+        self._left.set()
 
     def _request(self, name: str) -> None:
         with self._lock:
@@ -381,8 +382,6 @@ class PatrolFlight:
         """What the caller asks for; the safest request first."""
         with self._lock:
             asked, self._requests = self._requests, set()
-        if "leave" in asked:
-            raise LinkError("let go of the drone, which goes on by itself")
         if "land" in asked and self._state is not FlightState.LANDING:
             self._touch_down("landing was asked for")
         elif self._state in (FlightState.RETURNING, FlightState.LANDING):
@@ -641,6 +640,8 @@ class PatrolFlight:
 
     def _observe(self) -> Telemetry:
         """Take what has arrived, add it to the track, report progress when it is time."""
+        if self._left.is_set():
+            raise LinkError("let go of the drone, which goes on by itself")
         telemetry = self._autopilot.snapshot
         track = self._autopilot.take_track()
         if self._state in AIRBORNE and len(track):

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import math
+import os
+import sys
 import threading
 import time
 import traceback
@@ -287,7 +289,12 @@ class _ToRosLog(logging.Handler):
 
 
 def main(args=None):
-    raise SystemExit(run(MissionExecutor, args))
+    code = run(MissionExecutor, args)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # A call into MAVSDK's native library may never return once the drone is gone, and Python
+    # would wait for its thread.
+    os._exit(code)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,11 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -149,3 +151,49 @@ def test_doctor_names_what_is_there():
     assert done.returncode == (0 if not any(
         c["status"] == "fail" for c in told["checks"]) else 1)
     assert {c["status"] for c in told["checks"]} <= {"ok", "warn", "fail", "info"}
+
+
+def test_ctrl_c_in_flight_brings_the_drone_home(planned, tmp_path):
+    code = "from parallel_city_ros.cli.main import main; main()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "fly", str(planned[0]), "--speed-factor", "5", "--json",
+         "-o", str(tmp_path / "flown.json")], text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE)
+    time.sleep(9.0)         # in the air: 45 s of vehicle time
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=90)
+    told = json.loads(out)
+    assert process.returncode == 1 and told["status"] == "cancelled", err
+    assert "comes home" in err and "Traceback" not in err
+    track = json.loads((tmp_path / "flown.json").read_text())["track"]
+    assert max(row[3] for row in track) > 20 and track[-1][3] < 2
+    assert max(abs(track[-1][k] - track[0][k]) for k in (1, 2)) < 5     # where it took off
+
+
+def test_a_plan_whose_frame_was_changed_is_not_flown(planned, tmp_path):
+    values = json.loads(planned[0].read_text())
+    values["frame"]["latitude_deg"] += 0.0008
+    moved = tmp_path / "moved.json"
+    moved.write_text(json.dumps(values))
+    done = run("fly", moved)
+    assert done.returncode == 1 and "frame" in done.stdout
+
+
+def test_a_plan_with_events_that_the_city_file_lacks_is_not_flown(planned, tmp_path):
+    values = json.loads(planned[0].read_text()) | {"map_update": 3}
+    newer = tmp_path / "newer.json"
+    newer.write_text(json.dumps(values))
+    done = run("fly", newer)
+    assert done.returncode == 2 and "update 3" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [("plan", HELSINKI, *ROUTE, "-o", "no/where/p.json"),
+                                       ("fly", "x.json", "-o", "no/where/f.json")])
+def test_files_that_cannot_be_written_are_named_before_the_work(arguments, tmp_path):
+    done = run(*arguments, cwd=tmp_path)
+    assert done.returncode == 2 and "no/where" in done.stderr
+
+
+def test_settings_that_leave_the_certified_tube_are_refused(planned):
+    done = run("fly", planned[0], "--acceptance-radius", 60)
+    assert done.returncode == 1 and "certified" in done.stdout
