@@ -47,7 +47,7 @@ lint: setup
 	@"$(BIN)/ruff" check . $(ARGS)
 
 bench: setup
-	@$(RUN) "$(BIN)/parallel-city" bench $(ARGS)
+	@$(RUN) "$(BIN)/python" benchmarks/run.py $(ARGS)
 
 clean:
 	rm -rf build install log dist *.egg-info .pytest_cache .ruff_cache .hypothesis
