@@ -13,8 +13,6 @@ from typing import Any, get_type_hints
 
 from parallel_city_ros.errors import ConfigError
 
-KINDS = (bool, int, float, str)
-
 
 def setting(default, description: str, *, low=None, high=None, above=None, choices=()):
     """A dataclass field with its meaning (unit first) and range.

@@ -15,7 +15,7 @@ from parallel_city_ros.cli import options
 from parallel_city_ros.errors import ParallelCityError
 
 DRONE = "drone_1"
-MAP_S, ACTIVE_S = 60.0, 60.0    # wall: the first start on a machine compiles and fills caches
+MAP_S = 60.0                    # wall: the first start on a machine compiles and fills caches
 OPEN_M = 12.0                   # from every building where the drone takes off and lands
 DETOUR_SHARE = 0.65             # of the longest route: how far apart start and goal may be
 END_ALTITUDE_M = 60.0           # of start and goal, above ground

@@ -94,13 +94,13 @@ class PatrolPlan:
                 frame=LocalFrame(**values["frame"]),
                 **{f.name: _typed(f.name, values[f.name], f.type) for f in fields(cls)
                    if f.type in _SIMPLE})
-        except KeyError as error:
-            raise PlanError(f"field {error} is missing; make the plan again") from error
             numbers = {f"objectives.{k}": v for k, v in asdict(plan.objectives).items()}
             numbers |= {f"certificate: {c.constraint}": getattr(c, k)
                         for c in plan.certificate.checks for k in ("bound", "value", "margin")}
             for name, value in numbers.items():
                 _typed(name, value, "float")
+        except KeyError as error:
+            raise PlanError(f"field {error} is missing; make the plan again") from error
         except (TypeError, ValueError, OverflowError, AttributeError, ConfigError) as error:
             raise PlanError(f"{error}; make the plan again") from error
         shape = path.shape

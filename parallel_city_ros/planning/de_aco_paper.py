@@ -69,7 +69,6 @@ class DeAcoPaper:
         trial = np.where(trial < self._lower, (self._lower + paths) / 2, trial)
         trial = np.where(trial > self._upper, (self._upper + paths) / 2, trial)
         trial[:, 0], trial[:, -1] = paths[:, 0], paths[:, -1]
-        self._trial = trial
         return trial
 
     def tell(self, paths: np.ndarray, scores: Scores) -> None:
