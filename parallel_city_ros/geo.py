@@ -13,6 +13,7 @@ from functools import cached_property
 
 import numpy as np
 from pyproj import CRS, Transformer
+from pyproj.exceptions import CRSError
 
 from parallel_city_ros.errors import ConfigError
 
@@ -72,6 +73,86 @@ class LocalFrame:
             u, v = self._from_wgs84.transform(x.item(), y.item(), direction=direction)
             return np.full(x.shape, u), np.full(y.shape, v)
         return self._from_wgs84.transform(x, y, direction=direction)
+
+
+def parse_crs(text: str) -> CRS:
+    """A coordinate reference system from an EPSG code, WKT or PROJ text.
+
+    Raises
+    ------
+    ConfigError
+        If it names none, or one of no use for a map (geocentric, engineering).
+    """
+    try:
+        crs = CRS.from_user_input(text)
+    except CRSError as error:
+        raise ConfigError(f"{text!r} names no coordinate reference system ({error}); give one "
+                          "such as EPSG:25833") from error
+    flat = crs.sub_crs_list[0] if crs.is_compound else crs
+    if not (flat.is_projected or flat.is_geographic):
+        raise ConfigError(f"{text!r} is neither a projected nor a geographic reference system")
+    return crs
+
+
+class SourceCrs:
+    """The reference system of a city file, and the way from it to a city's local frame.
+
+    Coordinates are (x, y) = (east, north) or (longitude, latitude), whatever order of axes the
+    authority prescribes; readers swap where a format follows the authority. Heights stay in
+    the file's vertical datum: to convert them a geoid grid would be needed.
+    """
+
+    def __init__(self, crs: CRS | str):
+        self.crs = crs if isinstance(crs, CRS) else parse_crs(crs)
+        self._flat = CRS(self.crs).to_2d() if not self.crs.is_compound \
+            else self.crs.sub_crs_list[0]
+        self._to_wgs84 = Transformer.from_crs(self._flat, "EPSG:4326", always_xy=True)
+
+    @property
+    def name(self) -> str:
+        """As authority and code where it has them, else its name."""
+        authority = self.crs.to_authority()
+        return ":".join(authority) if authority else self.crs.name
+
+    @property
+    def vertical_datum(self) -> str:
+        """Name of the vertical part, such as "NAP height"; "" if the CRS has none."""
+        return self.crs.sub_crs_list[1].name if self.crs.is_compound else ""
+
+    def frame_at(self, x: float, y: float, altitude_m: float = 0.0) -> LocalFrame:
+        """The local frame with its origin at a point of this CRS."""
+        lon, lat = self._to_wgs84.transform(float(x), float(y))
+        return LocalFrame(float(lat), float(lon), altitude_m)
+
+    def check_within_area_of_use(self, x, y) -> None:
+        """Refuse coordinates that cannot be of this CRS.
+
+        Raises
+        ------
+        ConfigError
+            If a coordinate lies outside the area that the CRS is made for.
+        """
+        x, y = np.atleast_1d(np.asarray(x, float)), np.atleast_1d(np.asarray(y, float))
+        lon, lat = self._to_wgs84.transform(x, y)
+        area = self._flat.area_of_use
+        west, south, east, north = area.bounds if area else (-180, -90, 180, 90)
+        slack = 0.5     # degrees: authorities draw their boxes tight
+        across = (lon - (west - slack)) % 360 <= (east - west) % 360.000001 + 2 * slack
+        inside = np.isfinite(lon) & np.isfinite(lat) & across \
+            & (lat >= south - slack) & (lat <= north + slack)
+        if not inside.all():
+            k = int(np.argmin(inside))
+            raise ConfigError(
+                f"coordinate ({x[k]:g}, {y[k]:g}) is outside the area of {self.name}"
+                + (f" ({area.name})" if area else "") + "; this is not its reference system")
+
+    def to_enu(self, frame: LocalFrame, x, y, z=None) -> np.ndarray:
+        """Coordinates of this CRS → (..., 3) ENU metres of a local frame.
+
+        z : heights in metres, in the datum of frame.altitude_m; None: they are on z = 0
+        """
+        lon, lat = self._to_wgs84.transform(np.asarray(x, float), np.asarray(y, float))
+        return frame.to_enu(lat, lon, frame.altitude_m if z is None else z)
 
 
 def ned_to_enu(ned) -> np.ndarray:
