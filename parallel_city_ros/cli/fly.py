@@ -78,7 +78,7 @@ def _fly(plan, grid, config):
     with Autopilot(command_timeout_s=config.command_timeout_s) as autopilot, \
             options.progress("connecting", plan.length_m) as bar:
         autopilot.connect(config.address, config.connect_timeout_s,
-                          rate_hz=config.telemetry_rate_hz)
+                          rate_hz=config.telemetry_rate_hz, system_id=config.system_id)
         flight = PatrolFlight(plan, grid, autopilot, config)
 
         def on_progress(p):

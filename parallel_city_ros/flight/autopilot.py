@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import json
 import logging
 import math
 import socket
@@ -20,11 +21,14 @@ from urllib.parse import urlsplit
 import numpy as np
 from mavsdk import logging as mavsdk_logging
 from mavsdk.asyncio import ComponentType, Configuration, Mavsdk, MavsdkError
+from mavsdk.asyncio.mavsdk import ForwardingOption
 from mavsdk.asyncio.plugins.action import ActionAsync
+from mavsdk.asyncio.plugins.mavlink_direct import MavlinkDirectAsync, MavlinkMessage
 from mavsdk.asyncio.plugins.mission_raw import MissionItem as RawItem
 from mavsdk.asyncio.plugins.mission_raw import MissionRawAsync
 from mavsdk.asyncio.plugins.param import ParamAsync
 from mavsdk.asyncio.plugins.telemetry import TelemetryAsync
+from mavsdk.autopilot import Autopilot as Kind
 
 from parallel_city_ros.errors import LinkError, RefusedError
 from parallel_city_ros.flight.mission import MissionItem
@@ -36,6 +40,9 @@ logger = logging.getLogger(__name__)
 TRACK_LENGTH = 20_000       # positions kept until they are taken
 STATUS_TEXTS = 5
 CLOSE_S = 5.0               # wall
+# A ground station that is at work, as MAVSDK itself sends it once a second.
+_HEARTBEAT = {"type": 6, "autopilot": 8, "base_mode": 0, "custom_mode": 0, "system_status": 4,
+              "mavlink_version": 3}
 # What MAVSDK calls a link that does not answer.
 _NO_ANSWER = ("TIMEOUT", "NO_SYSTEM", "CONNECTION_ERROR")
 _CHECKS = {
@@ -75,10 +82,13 @@ class Autopilot:
 
     # connection
 
-    def connect(self, address: str, timeout_s: float, *, rate_hz: float = 10.0) -> None:
+    def connect(self, address: str, timeout_s: float, *, rate_hz: float = 10.0,
+                system_id: int = 0, copy_to: str = "") -> None:
         """Listen or dial at a MAVSDK address, wait for an autopilot, subscribe to telemetry.
 
         rate_hz : positions per second of vehicle time
+        system_id : that it must have; 0: any
+        copy_to : MAVSDK address that gets all that is heard and said, such as a log's; "": none
         """
         if self._thread is not None:
             raise LinkError("already connected; close() first")
@@ -88,17 +98,21 @@ class Autopilot:
         self._thread = threading.Thread(target=self._loop.run_forever, name="mavsdk", daemon=True)
         self._thread.start()
         try:
-            self._call(lambda: self._connect(address, timeout_s, rate_hz), "connect",
-                       timeout_s + self._timeout_s)
+            self._call(lambda: self._connect(address, timeout_s, rate_hz, system_id, copy_to),
+                       "connect", timeout_s + self._timeout_s)
         except BaseException:
             self.close()
             raise
 
-    async def _connect(self, address: str, timeout_s: float, rate_hz: float) -> None:
+    async def _connect(self, address: str, timeout_s: float, rate_hz: float, system_id: int,
+                       copy_to: str) -> None:
         self._mavsdk = Mavsdk(Configuration.create_with_component_type(
             ComponentType.GROUND_STATION))
         try:
-            await self._mavsdk.add_any_connection(address)
+            copies = ForwardingOption.ON if copy_to else ForwardingOption.OFF
+            await self._mavsdk.add_any_connection(address, copies)
+            if copy_to:
+                await self._mavsdk.add_any_connection(copy_to, copies)
         except MavsdkError as error:
             raise LinkError(f"cannot open {address} ({error}); use udpin://HOST:PORT to listen, "
                             "udpout://HOST:PORT to dial, or serial:///dev/tty…:BAUD") from error
@@ -107,11 +121,20 @@ class Autopilot:
             raise LinkError(
                 f"no autopilot was heard at {address} within {timeout_s:g} s; is it running, and "
                 "does it send to this address and port? PX4 SITL sends to port 14540 + instance")
+        await _require_px4(system, system_id, address)
         self._action, self._param = ActionAsync(system), ParamAsync(system)
         self._mission, telemetry = MissionRawAsync(system), TelemetryAsync(system)
         # A plugin that the garbage collector takes apart while Mavsdk.destroy() runs aborts
         # the process, so all are kept until after it.
-        self._kept = (system, self._action, self._param, self._mission, telemetry)
+        direct = MavlinkDirectAsync(system)
+        self._kept = (system, self._action, self._param, self._mission, telemetry, direct)
+        try:
+            # MAVSDK's own first heartbeat may come a second later, and until then PX4 knows of
+            # no ground station and does not arm.
+            await direct.send_message(MavlinkMessage("HEARTBEAT", 0, 0, 0, 0,
+                                                     json.dumps(_HEARTBEAT)))
+        except MavsdkError as error:
+            logger.warning("no heartbeat sent: %s", error)
         for stream, follow in (
                 (telemetry.subscribe_attitude_quaternion, self._on_attitude),
                 (telemetry.subscribe_velocity_ned, self._on_velocity),
@@ -222,7 +245,7 @@ class Autopilot:
 
     def _on_health(self, health) -> None:
         failing = tuple(words for name, words in _CHECKS.items() if not getattr(health, name))
-        self._update(healthy=not failing, failing=failing)
+        self._update(healthy=not failing, failing=failing, health_wall_s=time.monotonic())
 
     def _on_battery(self, battery) -> None:
         percent = battery.remaining_percent
@@ -247,29 +270,35 @@ class Autopilot:
         return self._call(lambda: getattr(self._param, read)(name), f"parameter {name}")
 
     def set_parameter(self, name: str, value: int | float,
-                      timeout_s: float | None = None) -> None:
+                      timeout_s: float | None = None) -> int | float:
         """Set and read back. An int is PX4's INT32, a float its FLOAT; equal values are left.
 
         timeout_s : for all of it
+
+        Returns
+        -------
+        The value that it had before.
         """
         kind = "int" if isinstance(value, int) else "float"
 
         async def exchange():
             read = getattr(self._param, f"get_param_{kind}")
             write = getattr(self._param, f"set_param_{kind}")
-            if _close(await read(name), value):
-                return value
+            before = await read(name)
+            if _close(before, value):
+                return before, value
             await write(name, value)
-            return await read(name)
+            return before, await read(name)
 
         try:
-            found = self._call(exchange, f"parameter {name}", timeout_s)
+            before, found = self._call(exchange, f"parameter {name}", timeout_s)
         except LinkError as error:
             raise LinkError(f"{error}. PX4 does not answer either for a parameter that its "
                             "version does not have") from error
         if not _close(found, value):
             raise RefusedError(f"parameter {name} was set to {value:g} but reads {found:g}; "
                                "is another ground station changing it?")
+        return before
 
     def upload_mission(self, items: list[MissionItem], timeout_s: float) -> None:
         """Upload, download again and compare."""
@@ -311,6 +340,17 @@ class Autopilot:
     def set_current(self, index: int) -> None:
         """Go on with that mission item."""
         self._call(lambda: self._mission.set_current_mission_item(index), f"mission item {index}")
+
+
+async def _require_px4(system, system_id: int, address: str) -> None:
+    """Raises LinkError if it is not the drone that is meant, or no PX4."""
+    found, kind = await system.get_system_id(), await system.autopilot_type()
+    if system_id not in (0, found):
+        raise LinkError(f"the drone at {address} has system id {found}, not {system_id}; look at "
+                        "its MAV_SYS_ID and at the address (PX4 SITL: instance + 1)")
+    if kind is not Kind.PX4:
+        raise LinkError(f"the autopilot at {address} is {kind.name.lower()}, not PX4; modes, "
+                        "parameters and missions differ, so that it is not flown")
 
 
 async def _follow(stream, handle) -> None:

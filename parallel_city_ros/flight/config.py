@@ -16,6 +16,8 @@ class FlightConfig:
 
     address: str = setting(
         "udpin://127.0.0.1:14540", "MAVSDK connection; PX4 SITL sends to port 14540 + instance")
+    system_id: int = setting(0, "MAVLink system id that the drone must have; 0: any", low=0,
+                             high=255)
     cruise_speed: float = setting(8.0, "m/s, on straight legs", above=0, high=20)
     acceptance_radius: float = setting(
         3.0, "m, from a waypoint at which the next leg begins", low=0.05, high=200)

@@ -84,6 +84,7 @@ class PatrolFlight:
         self._blocked = ""                      # what stands on the rest of the route
         self._remark = ""                       # for the end of the outcome's message
         self._on_board: dict[str, float] = {}   # parameters that were set and read back
+        self._before: dict[str, int | float] = {}   # what they were, to be restored
         self._flown: list[np.ndarray] = []      # (n, 4) pieces
         self._length = 0.0
         self._last_report = -math.inf
@@ -168,7 +169,26 @@ class PatrolFlight:
         except BaseException:
             self._abandon()
             raise
+        self._restore()
         return self._outcome()
+
+    def _restore(self) -> None:
+        """Give the drone its own parameters back, once it stands with motors off.
+
+        Those of a drone that may still fly are left: they bring it home.
+        """
+        t = self._autopilot.snapshot
+        if not self._before or t.armed or t.landed_state != "ON_GROUND" \
+                or t.link_age_s > self._config.link_timeout_s:
+            return
+        for name, value in reversed(self._before.items()):
+            try:
+                self._autopilot.set_parameter(name, value, self._config.parameter_timeout_s)
+            except AutopilotError as error:
+                self._remark = "; ".join(filter(None, (self._remark, (
+                    f"not all parameters are what they were before: {error}"))))
+                logger.warning("%s", self._remark)
+                return
 
     def _prepare(self) -> None:
         """Everything that can be refused while the drone stands still."""
@@ -196,7 +216,7 @@ class PatrolFlight:
             p["GF_MAX_HOR_DIST"] for p in (parameters, old))
         for name, value in parameters.items():
             self._check_cancelled()
-            self._autopilot.set_parameter(name, value)
+            self._before[name] = self._autopilot.set_parameter(name, value)
             self._on_board[name] = value
         self._autopilot.upload_mission(
             patrol_mission(self._path, home, self._plan.frame, config), config.upload_timeout_s)
@@ -212,7 +232,8 @@ class PatrolFlight:
 
     def _start(self) -> None:
         """Arm, start the mission, and see both in the telemetry."""
-        self._wait_for_health()     # again: parameters change what arming needs
+        # Again, told anew: parameters change what arming needs.
+        self._wait_for_health(time.monotonic())
         self._refuse(self._other_map)
         if self._take_map():
             self._refuse(checks.why_not_this_map(self._plan, self._grid) or
@@ -614,9 +635,10 @@ class PatrolFlight:
                 raise RefusedError(complaint())
             time.sleep(POLL_S)
 
-    def _wait_for_health(self) -> None:
-        self._wait(lambda t: t.healthy and not self._lacks(t), self._config.health_timeout_s,
-                   self._why_unhealthy)
+    def _wait_for_health(self, told_after_s: float = -math.inf) -> None:
+        """told_after_s : time.monotonic(); an older health does not count"""
+        self._wait(lambda t: t.healthy and t.health_wall_s > told_after_s and not self._lacks(t),
+                   self._config.health_timeout_s, self._why_unhealthy)
 
     def _lacks(self, t: Telemetry) -> list[str]:
         """What has not been told, or is old."""

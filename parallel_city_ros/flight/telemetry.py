@@ -28,6 +28,7 @@ class Telemetry:
     landed_state: str = ""              # "ON_GROUND", "TAKING_OFF", "IN_AIR", "LANDING"
     healthy: bool = False               # all checks pass, and it may be armed
     failing: tuple[str, ...] = ("health not told yet",)
+    health_wall_s: float = -math.inf    # time.monotonic() when it was last told
     battery_percent: float = NAN
     battery_voltage: float = NAN        # V
     home: tuple[float, float, float] | None = None  # deg, deg, m above mean sea level

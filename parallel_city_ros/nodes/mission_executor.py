@@ -42,6 +42,7 @@ STATUS_TO_ROS = {
     FlightStatus.FAILED: RESULT.FAILED, FlightStatus.REFUSED: RESULT.REFUSED}
 ATTEMPT_S = 3.0         # wall, of one attempt to find the autopilot
 RECONNECT_S = 1.0       # wall, between two of them
+PROMISE_S = 2.0         # wall, from accepting a goal to beginning it
 STOP_S = 15.0           # wall, from deactivation in flight to seeing the drone return
 GOING_HOME = {FlightState.RETURNING, FlightState.LANDING, FlightState.LANDED, FlightState.FAILED}
 
@@ -62,7 +63,8 @@ class MissionExecutor(CityNode):
         parameters.declare(self, ExecutorConfig)
         parameters.declare(self, FlightConfig)
         self._autopilot = self._flight = self._map = None
-        self._claimed = False       # by a goal that was accepted
+        self._claimed = False       # by a flight that goes on
+        self._promised_until = -math.inf    # wall, to a goal that was accepted and has not begun
         self._lock = threading.Lock()
         self._map_lock = threading.Lock()
         self._ending = threading.Event()
@@ -90,7 +92,8 @@ class MissionExecutor(CityNode):
             self.create_timer(1 / self._config.path_rate_hz, self._publish_path)]
         self._server = ActionServer(
             self, FlyPatrol, "fly_patrol", self._execute, callback_group=self._group,
-            goal_callback=self._on_goal, cancel_callback=lambda goal: CancelResponse.ACCEPT)
+            goal_callback=self._on_goal, handle_accepted_callback=self._on_accepted,
+            cancel_callback=lambda goal: CancelResponse.ACCEPT)
 
     def start(self):
         self._ending.clear()
@@ -135,7 +138,8 @@ class MissionExecutor(CityNode):
                 # In short attempts, so that the end need not wait for a long one.
                 self._autopilot.connect(config.address,
                                         min(config.connect_timeout_s, ATTEMPT_S),
-                                        rate_hz=config.telemetry_rate_hz)
+                                        rate_hz=config.telemetry_rate_hz,
+                                        system_id=config.system_id)
             except LinkError as error:
                 if str(error) != said:
                     self.get_logger().warning(f"{error}; trying on")
@@ -150,13 +154,27 @@ class MissionExecutor(CityNode):
 
     def _on_goal(self, goal):
         with self._lock:
-            if not self.active or self._claimed:
+            if not self.active or self._claimed or time.monotonic() < self._promised_until:
                 self.get_logger().warning(
                     "goal rejected: " + ("the drone is flying a plan; cancel that first"
                                          if self.active else "the executor is not active"))
                 return GoalResponse.REJECT
-            self._claimed = True
+            # Not claimed yet: rclpy drops a goal whose acceptance cannot be told.
+            self._promised_until = time.monotonic() + PROMISE_S
         return GoalResponse.ACCEPT
+
+    def _on_accepted(self, handle):
+        with self._lock:
+            taken, self._claimed = self._claimed, True
+            self._promised_until = -math.inf
+        if not taken:
+            handle.execute()
+        else:       # its promise had run out, and another one flies
+            handle.execute(lambda handle: self._busy(handle))
+
+    def _busy(self, handle):
+        handle.abort()
+        return RESULT(status=RESULT.REFUSED, message="the drone is flying another plan")
 
     def _execute(self, handle):
         try:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -54,10 +55,18 @@ def test_patrols_are_flown_there_and_back_as_planned(grid, plan, drone):
     """The second from where the first landed, over which PX4 has not set home yet."""
     way_back = make_plan(grid, start=plan.task.goal, goal=plan.task.start)
     with drone() as (_, autopilot):
+        own = autopilot.get_parameter("GF_MAX_HOR_DIST", float)
+        fences = []
         for patrol in (plan, way_back):
             seen = []
+
+            def on_progress(progress, seen=seen):
+                if progress.state is FlightState.LANDING and seen[-1].state is not progress.state:
+                    fences.append(autopilot.get_parameter("GF_MAX_HOR_DIST", float))
+                seen.append(progress)
+
             outcome = PatrolFlight(patrol, grid, autopilot, FlightConfig(battery_wh=70.0)).run(
-                seen.append)
+                on_progress)
             judge_a_whole_patrol(patrol, outcome, seen)
             if patrol is plan:
                 old_home = grid.frame.to_enu(*autopilot.snapshot.home[:2])
@@ -69,8 +78,8 @@ def test_patrols_are_flown_there_and_back_as_planned(grid, plan, drone):
         assert np.hypot(*(new_home[:2] - plan.path[-1, :2])) < GOAL_SLACK
         # The fence was drawn in again around the new home.
         reach = np.hypot(*(way_back.path - new_home)[:, :2].T).max()
-        fence = autopilot.get_parameter("GF_MAX_HOR_DIST", float)
-        assert reach + 50.0 <= fence <= reach + 53.0
+        assert reach + 50.0 <= fences[1] <= reach + 53.0
+        assert autopilot.get_parameter("GF_MAX_HOR_DIST", float) == own, "given back"
 
 
 def judge_a_whole_patrol(plan, outcome, seen):
@@ -113,13 +122,16 @@ def test_pause_and_resume_and_a_crane_behind(grid, plan, drone):
         elif progress.state is FlightState.PAUSED:
             resumed.set()
             flight.resume()
+        elif progress.state is FlightState.LANDING:
+            on_board.update({name: autopilot.get_parameter(name, float)
+                             for name in ("RTL_RETURN_ALT", "GF_MAX_VER_DIST")})
 
-    seen = []
+    seen, on_board = [], {}
     with drone() as (_, autopilot):
         flight = PatrolFlight(plan, grid, autopilot, FlightConfig(progress_period_s=0.05))
         outcome = flight.run(on_progress)
-        altitude = autopilot.get_parameter("RTL_RETURN_ALT", float)
-        ceiling = autopilot.get_parameter("GF_MAX_VER_DIST", float)
+        altitude, ceiling = on_board["RTL_RETURN_ALT"], on_board["GF_MAX_VER_DIST"]
+        assert autopilot.get_parameter("RTL_RETURN_ALT", float) == 60.0, "its own again"
     assert outcome.status is FlightStatus.COMPLETED, outcome.message
     assert FlightState.PAUSED in states(seen)
     assert states(seen)[-1] is FlightState.LANDED and ended_at(outcome, plan.path[-1, :2])
@@ -336,6 +348,7 @@ def test_the_drone_comes_home_when_its_executor_is_killed(grid, plan, tmp_path):
                 if line.startswith("on_patrol 2"):
                     break
             executor.kill()
+        time.sleep(1.5)     # nobody is heard for longer than COM_DL_LOSS_T, which is wall time
         with Autopilot() as autopilot:
             # Somebody else watches, but the return goes on: a failsafe is not taken back.
             wait_until(lambda: _connect(autopilot, simulator.address))

@@ -66,8 +66,10 @@ class SimulatedAutopilot:
             f"--speed-factor={self.speed_factor}", f"--seed={self._seed}",
             f"--parent-pid={os.getpid()}", *self._options]
         self._complaints = tempfile.TemporaryFile()
+        # A session of its own: Ctrl-C in the terminal is for us, and the drone flies on home.
         self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL,
-                                         stdout=subprocess.PIPE, stderr=self._complaints)
+                                         stdout=subprocess.PIPE, stderr=self._complaints,
+                                         start_new_session=True)
         answered, _, _ = select.select([self._process.stdout], [], [], START_S)
         line = self._process.stdout.readline() if answered else b""
         self._process.stdout.close()
