@@ -28,7 +28,19 @@ from parallel_city_ros.flight.outcome import (
     distance,
     patrol_distance,
 )
-from parallel_city_ros.flight.state import AIRBORNE, FlightEvent, FlightState, after, allows
+from parallel_city_ros.flight.state import (
+    AIRBORNE,
+    HOLD,
+    LAND,
+    MISSION,
+    FlightEvent,
+    FlightState,
+    Reaction,
+    Seen,
+    after,
+    allows,
+    reaction,
+)
 from parallel_city_ros.flight.telemetry import Telemetry
 from parallel_city_ros.patrol.plan import PatrolPlan
 
@@ -39,9 +51,6 @@ REFUSED_S = 1.0         # wall, from a refusal to the next attempt
 MOVED_M = 2.0           # less than that within progress_timeout_s is standing still
 STOPPING_S = 3.0        # vehicle, by which a drone may have gone on before it turns back
 SPARE_M = 1.0           # of the fence, for a home that is set beside the place checked
-MISSION, HOLD, RETURN, LAND = "MISSION", "HOLD", "RETURN_TO_LAUNCH", "LAND"     # MAVSDK's names
-_EXPECTED_MODE = {FlightState.TAKING_OFF: MISSION, FlightState.ON_PATROL: MISSION,
-                  FlightState.PAUSED: HOLD, FlightState.RETURNING: RETURN}
 
 
 class _Refused(Exception):
@@ -165,12 +174,21 @@ class PatrolFlight:
         except _Cancelled:
             self._end(FlightStatus.CANCELLED, "cancelled before take-off")
         except AutopilotError as error:
+            self._leave_no_hold()
             self._end(FlightStatus.FAILED, f"{error}{self._whereabouts()}")
         except BaseException:
             self._abandon()
             raise
         self._restore()
         return self._outcome()
+
+    def _leave_no_hold(self) -> None:
+        """A drone that is given up in the air must not wait there for nobody."""
+        t = self._autopilot.snapshot
+        if self._state in AIRBORNE and t.in_air and t.flight_mode == HOLD \
+                and not self._left.is_set():
+            self._command(self._autopilot.land if self._state is FlightState.LANDING
+                          else self._autopilot.return_to_launch)
 
     def _restore(self) -> None:
         """Give the drone its own parameters back, once it stands with motors off.
@@ -328,40 +346,32 @@ class PatrolFlight:
 
     def _follow(self, t: Telemetry) -> None:
         """What the drone is seen to do."""
-        mode, wanted = t.flight_mode, _EXPECTED_MODE.get(self._state)
-        if not t.armed and t.landed_state == "ON_GROUND":
+        what = reaction(self._state, Seen(
+            mode=t.flight_mode, armed=t.armed, on_ground=t.landed_state == "ON_GROUND",
+            climbed=t.mission_current > 0,
+            past_route=t.mission_current >= FIRST_WAYPOINT + len(self._path)))
+        if what is Reaction.DOWN:
             if self._state is not FlightState.LANDING and self._status is FlightStatus.COMPLETED:
                 self._status = FlightStatus.LANDED_EARLY
                 self._reason = f"it landed before the end{t.last_words}"
             self._happened(FlightEvent.DISARMED)
-        elif self._state is FlightState.TAKING_OFF and t.mission_current > 0 and mode == MISSION:
-            self._happened(FlightEvent.CLIMBED)
-        elif self._state is FlightState.ON_PATROL and mode == MISSION \
-                and t.mission_current >= FIRST_WAYPOINT + len(self._path):
-            self._happened(FlightEvent.LANDING)
-        elif wanted is not None and mode not in (wanted, ""):
-            self._mode_changed(t)
-
-    def _mode_changed(self, t: Telemetry) -> None:
-        """The drone flies another mode than asked for: a failsafe, or a pilot's hand."""
-        if self._state is FlightState.RETURNING and t.flight_mode in (MISSION, HOLD):
+        elif what in (Reaction.RETURN_AGAIN, Reaction.LAND_AGAIN):
             # The link was down when it was told, or it was told too early.
             if time.monotonic() - self._asked_at > self._config.mode_timeout_s:
                 self._asked_at = time.monotonic()
-                self._command(self._autopilot.return_to_launch)
-        elif t.flight_mode == RETURN:
+                self._command(self._autopilot.return_to_launch if what is Reaction.RETURN_AGAIN
+                              else self._autopilot.land)
+        elif what is Reaction.RETURNS_BY_ITSELF:
             self._turn_back(FlightStatus.RETURNED, f"the autopilot returns by itself"
                             f"{t.last_words}", by_itself=True)
-        elif t.flight_mode == HOLD and allows(self._state, FlightEvent.PAUSED):
-            self._happened(FlightEvent.PAUSED)
-        elif t.flight_mode == MISSION and allows(self._state, FlightEvent.RESUMED):
-            self._happened(FlightEvent.RESUMED)
-        elif t.flight_mode not in (HOLD, MISSION):      # landing, or a pilot: hands off
+        elif what is Reaction.OUT_OF_HAND:
             self._conclude(FlightStatus.LANDED_EARLY,
                            f"the drone changed to {t.flight_mode.lower()} mode by itself or by a "
                            f"pilot{t.last_words}")
             self._turned_back_at = t.vehicle_time_s
             self._happened(FlightEvent.LANDING)
+        elif what is not Reaction.NOTHING:
+            self._happened(what.value)
 
     def _watch(self, t: Telemetry) -> None:
         """Breaches, each of which brings it home; from there on, only a deadline."""

@@ -1,4 +1,6 @@
-"""The state machine of a patrol flight. No input, no output, no clock.
+"""The state machine of a patrol flight, and what it makes of what the drone is seen to do.
+
+No input, no output, no clock.
 
 disconnected → ready → arming → taking off → on patrol → landing → landed
                                      │        ↕ paused       ↑
@@ -7,7 +9,10 @@ disconnected → ready → arming → taking off → on patrol → landing → l
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
+
+MISSION, HOLD, RETURN, LAND = "MISSION", "HOLD", "RETURN_TO_LAUNCH", "LAND"     # MAVSDK's names
 
 
 class FlightState(Enum):
@@ -54,6 +59,66 @@ TRANSITIONS: dict[tuple[FlightState, FlightEvent], FlightState] = {
     **{(state, E.DISARMED): S.LANDED for state in AIRBORNE},
     **{(state, E.FAILED): S.FAILED for state in S if state not in TERMINAL},
 }
+
+
+EXPECTED_MODE = {S.TAKING_OFF: MISSION, S.ON_PATROL: MISSION, S.PAUSED: HOLD,
+                 S.RETURNING: RETURN}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """What telemetry shows of a drone, as far as the state machine cares.
+
+    mode : MAVSDK's name, "" if it was not told
+    climbed : the take-off item is done; past_route : only the landing item is left
+    """
+
+    mode: str
+    armed: bool = True
+    on_ground: bool = False
+    climbed: bool = False
+    past_route: bool = False
+
+
+class Reaction(Enum):
+    """What follows from what is seen. Values are the event that has happened, if one has."""
+
+    NOTHING = None
+    DOWN = E.DISARMED
+    CLIMBED = E.CLIMBED
+    LANDS_AT_THE_GOAL = E.LANDING
+    HELD = E.PAUSED             # by the autopilot, or by somebody else
+    GOES_ON = E.RESUMED         # likewise
+    RETURNS_BY_ITSELF = E.RETURNING
+    OUT_OF_HAND = "out of hand"     # a landing of its own, or a pilot's mode: hands off
+    RETURN_AGAIN = "return again"   # it was told to, and does not
+    LAND_AGAIN = "land again"
+
+
+def reaction(state: FlightState, seen: Seen) -> Reaction:
+    """What an executor in that airborne state makes of it.
+
+    Whatever mode is seen in the air, it either ends on the ground by itself (mission, return,
+    landing), is a pilot's, is a hold that was wanted, or leads to a command.
+    """
+    if not seen.armed and seen.on_ground:
+        return Reaction.DOWN
+    if state is S.TAKING_OFF and seen.mode == MISSION and seen.climbed:
+        return Reaction.CLIMBED
+    if state is S.ON_PATROL and seen.mode == MISSION and seen.past_route:
+        return Reaction.LANDS_AT_THE_GOAL
+    if state is S.LANDING:      # at the goal in mission mode, else in land mode
+        return Reaction.LAND_AGAIN if seen.mode == HOLD and not seen.on_ground \
+            else Reaction.NOTHING
+    if seen.mode in ("", EXPECTED_MODE.get(state)):
+        return Reaction.NOTHING
+    if state is S.RETURNING and seen.mode in (MISSION, HOLD):
+        return Reaction.RETURN_AGAIN
+    if seen.mode == RETURN:
+        return Reaction.RETURNS_BY_ITSELF
+    if seen.mode == HOLD:
+        return Reaction.HELD
+    return Reaction.GOES_ON if seen.mode == MISSION else Reaction.OUT_OF_HAND
 
 
 def allows(state: FlightState, event: FlightEvent) -> bool:
