@@ -11,7 +11,7 @@ from parallel_city_ros.errors import CityFileError
 
 def open_ground(grid: VoxelGrid, clearance: float) -> np.ndarray:
     """(nx, ny) bool: cells at least clearance metres from every building and the map's edge."""
-    free = np.pad(grid.surface <= grid.origin[2], 1)
+    free = np.pad(~grid.built, 1)
     # from cell centre to cell centre: the far half of both cells is taken off
     distance = distance_transform_edt(free)[1:-1, 1:-1] * grid.resolution
     return distance >= clearance + grid.resolution * np.sqrt(2)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import shapely
 
+from parallel_city_ros.city.rasterise import CHUNK
 from parallel_city_ros.city.voxels import VoxelGrid, footprint_box
 from parallel_city_ros.errors import ConfigError, MapUpdateError
 
@@ -56,19 +57,22 @@ class CityEvent:
 
 @dataclass(frozen=True, eq=False)
 class GridUpdate:
-    """A box of the grid as it is after update number map_update.
+    """The chunks of the grid that update number map_update changed, as they are after it.
 
-    lower : (3,) int, lowest voxel of the box; occupied : (a, b, c) bool
+    where : (N, 3) uint16 numbers of the chunks; words : (N, 16, 16) uint16, see `VoxelGrid`
+    layers : height of the grid after it, voxels
     """
 
     map_hash: str
     map_update: int
-    lower: tuple[int, int, int]
-    occupied: np.ndarray
+    where: np.ndarray
+    words: np.ndarray
+    layers: int
     event: CityEvent
 
     def packed(self) -> bytes:
-        return np.packbits(self.occupied.ravel(), bitorder="little").tobytes()
+        """Numbers, then words, little endian."""
+        return self.where.astype("<u2").tobytes() + self.words.astype("<u2").tobytes()
 
     @property
     def crc32(self) -> int:
@@ -88,7 +92,7 @@ class GridUpdate:
         if self.map_update != grid.map_update + 1:
             raise MapUpdateError(f"update {self.map_update} does not follow {grid.map_update}: "
                                  "ask for what was missed")
-        return grid.with_box(self.lower, self.occupied, self.map_update)
+        return grid.with_chunks(self.where, self.words, self.layers, self.map_update)
 
 
 class Twin:
@@ -123,17 +127,25 @@ class Twin:
         return self.updates[max(0, number):]
 
     def _update(self, event: CityEvent, old: CityEvent | None = None) -> GridUpdate:
-        """Recompute the box of the changed footprint from the base and all that still stands."""
+        """Recompute the chunks of the changed footprint from the base and all that stands."""
         changed = event.polygon if old is None else shapely.union(event.polygon, old.polygon)
         (i0, j0), (i1, j1) = footprint_box(self.base, changed)
-        fresh = self.base
-        for standing in self.events.values():
-            if standing.polygon.intersects(shapely.box(*changed.bounds).buffer(fresh.resolution)):
-                fresh = fresh.with_prism(standing.polygon, standing.lower_z, standing.upper_z)
-        height = max(fresh.occupied.shape[2], self.grid.occupied.shape[2])
-        box = np.zeros((i1 - i0, j1 - j0, height), bool)
-        box[:, :, :fresh.occupied.shape[2]] = fresh.occupied[i0:i1, j0:j1]
-        update = GridUpdate(self.base.map_hash, self.grid.map_update + 1, (i0, j0, 0), box, event)
+        a0, b0, a1, b1 = i0 // CHUNK, j0 // CHUNK, (i1 - 1) // CHUNK, (j1 - 1) // CHUNK
+        side = CHUNK * self.base.resolution
+        x, y = self.base.origin[:2]
+        touched = shapely.box(x + a0 * side, y + b0 * side, x + (a1 + 1) * side,
+                              y + (b1 + 1) * side)
+        fresh = self.base.with_prisms(
+            (e.polygon, e.lower_z, e.upper_z) for e in self.events.values()
+            if e.polygon.intersects(touched))
+        layers = max(fresh.shape[2], self.grid.shape[2])
+        where = np.stack(np.meshgrid(
+            np.arange(a0, a1 + 1), np.arange(b0, b1 + 1), np.arange(-(-layers // CHUNK)),
+            indexing="ij"), axis=-1).reshape(-1, 3)
+        words = fresh.chunk(where)
+        differs = (words != self.grid.chunk(where)).any(axis=(1, 2))
+        update = GridUpdate(self.base.map_hash, self.grid.map_update + 1,
+                            where[differs].astype(np.uint16), words[differs], layers, event)
         self.grid = update.apply_to(self.grid)
         self.updates.append(update)
         return update

@@ -31,7 +31,7 @@ def info(file, resolution, as_json):
             "assumed_height_m": found.assumed_height_m, "extent_m": found.extent,
             "origin": {"latitude_deg": frame.latitude_deg, "longitude_deg": frame.longitude_deg,
                        "altitude_m": frame.altitude_m},
-            "resolution_m": resolution, "shape": grid.occupied.shape, "map_hash": grid.map_hash,
+            "resolution_m": resolution, "shape": grid.shape, "map_hash": grid.map_hash,
             "crs": frame.proj, "attribution": found.attribution})
         return
     east, north = found.extent[2] - found.extent[0], found.extent[3] - found.extent[1]
@@ -39,7 +39,7 @@ def info(file, resolution, as_json):
                f"{east:.0f} x {north:.0f} m")
     click.echo(f"heights: {heights['measured']} measured, {heights['levels']} from levels, "
                f"{heights['assumed']} assumed ({found.assumed_height_m:g} m)")
-    nx, ny, nz = grid.occupied.shape
+    nx, ny, nz = grid.shape
     click.echo(f"twin: {nx} x {ny} x {nz} voxels of {resolution:g} m, hash {grid.map_hash}")
     click.echo(f"origin: {frame.latitude_deg:.7f}, {frame.longitude_deg:.7f} (WGS84)")
     if found.attribution:

@@ -126,7 +126,7 @@ class _Loop:
         client, alive = self._client, self._processes.check
         with options.progress("starting the nodes and the twin", None):
             base = client.wait_for_map(MAP_S, alive)
-        options.note(f"twin: {' x '.join(map(str, base.occupied.shape))} voxels of "
+        options.note(f"twin: {' x '.join(map(str, base.shape))} voxels of "
                      f"{base.resolution:g} m, map {base.map_hash[:12]}")
         usual = PatrolTask(start=(0.0, 0.0, 0.0), goal=(1.0, 0.0, 0.0))
         reach = (usual.track_points + 1) * usual.time_step_s * usual.drone.max_speed

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import array
 import json
 import math
-import zlib
+from array import array
 
 import numpy as np
 from builtin_interfaces.msg import Time
@@ -21,8 +20,10 @@ from parallel_city_interfaces.msg import VoxelGrid as VoxelGridMsg
 from sensor_msgs.msg import BatteryState, NavSatFix, PointCloud2, PointField
 from std_msgs.msg import Header
 
+from parallel_city_ros.city.rasterise import CHUNK, FREE
+from parallel_city_ros.city.terrain import Ground
 from parallel_city_ros.city.twin import CityEvent, GridUpdate
-from parallel_city_ros.city.voxels import VoxelGrid
+from parallel_city_ros.city.voxels import CHUNK_BYTES, MAX_BYTES, VoxelGrid
 from parallel_city_ros.cpss.comparison import Comparison
 from parallel_city_ros.cpss.ledger import WEIGHT_STEPS
 from parallel_city_ros.cpss.monitor import LoopMonitor
@@ -44,9 +45,9 @@ def header(stamp: Time) -> Header:
     return Header(stamp=stamp, frame_id=MAP_FRAME)
 
 
-def bytes_to_ros(data: bytes) -> array.array:
+def bytes_to_ros(data: bytes) -> array:
     """uint8[]: from an array.array thousands of times faster than from bytes or a list."""
-    return array.array("B", data)
+    return array("B", data)
 
 
 def time_to_ros(seconds: float) -> Time:
@@ -70,42 +71,69 @@ def point_from_ros(point: Point) -> tuple[float, float, float]:
 
 def grid_to_ros(grid: VoxelGrid, stamp: Time, metadata: dict | None = None,
                 epoch: str = "") -> VoxelGridMsg:
-    frame = grid.frame
+    frame, ground = grid.frame, grid.terrain
+    where, words = grid.chunks()
     return VoxelGridMsg(
         header=header(stamp), map_hash=grid.map_hash, epoch=epoch, map_update=grid.map_update,
         resolution=grid.resolution, origin=point_to_ros(grid.origin),
-        shape=[int(n) for n in grid.occupied.shape], origin_latitude_deg=frame.latitude_deg,
+        shape=list(grid.shape), origin_latitude_deg=frame.latitude_deg,
         origin_longitude_deg=frame.longitude_deg, origin_altitude_m=frame.altitude_m,
-        crs=frame.proj, attribution=grid.attribution, data=bytes_to_ros(grid.packed()),
+        crs=frame.proj, attribution=grid.attribution, chunks=array("H", where.tobytes()),
+        data=bytes_to_ros(words.astype("<u2").tobytes()),
+        ground_cm=array("i", ground.centimetres.tobytes()),
+        ground_shape=list(ground.heights.shape), ground_cell=ground.cell,
+        ground_origin=point_to_ros((*ground.origin, 0.0)),
         metadata_json=json.dumps(metadata or {}))
 
 
 def grid_from_ros(msg: VoxelGridMsg) -> VoxelGrid:
-    """Raises MapUpdateError if the bits do not fit the shape."""
+    """Raises MapUpdateError if what came does not fit its shape."""
     shape = tuple(int(n) for n in msg.shape)
-    if len(msg.data) != (math.prod(shape) + 7) // 8:
-        raise MapUpdateError(f"map of {shape} voxels came with {len(msg.data)} bytes")
+    where, words = _chunks_from_ros(msg)
+    chunks = tuple(-(-n // CHUNK) for n in shape)
+    nodes = tuple(int(n) for n in msg.ground_shape)
+    if words is None or math.prod(chunks) * 4 > MAX_BYTES or (where >= chunks).any() \
+            or math.prod(nodes) != len(msg.ground_cm) or not nodes[0] * nodes[1]:
+        raise MapUpdateError(f"map of {shape} voxels came with {len(msg.chunks)} numbers of "
+                             f"chunks, {len(msg.data)} bytes and {len(msg.ground_cm)} heights")
+    index = np.full(chunks, FREE, np.int32)
+    index[tuple(where.astype(int).T)] = np.arange(len(where))
+    ground = Ground(np.array(msg.ground_cm, float).reshape(nodes) / 100,
+                    (msg.ground_origin.x, msg.ground_origin.y), msg.ground_cell)
     return VoxelGrid(
-        VoxelGrid.unpack(msg.data, shape), np.array(point_from_ros(msg.origin)), msg.resolution,
+        index, words, shape, np.array(point_from_ros(msg.origin)), msg.resolution,
         LocalFrame(msg.origin_latitude_deg, msg.origin_longitude_deg, msg.origin_altitude_m),
-        msg.attribution, msg.map_update, msg.map_hash)
+        ground, msg.attribution, msg.map_update, msg.map_hash)
 
 
 def update_to_ros(update: GridUpdate, stamp: Time, epoch: str = "") -> VoxelGridUpdate:
     return VoxelGridUpdate(
         header=header(stamp), map_hash=update.map_hash, epoch=epoch,
-        map_update=update.map_update, lower=list(update.lower), shape=list(update.occupied.shape),
-        data=bytes_to_ros(update.packed()), crc32=update.crc32,
+        map_update=update.map_update, layers=update.layers,
+        chunks=array("H", update.where.astype(np.uint16).tobytes()),
+        data=bytes_to_ros(update.words.astype("<u2").tobytes()), crc32=update.crc32,
         event=event_to_ros(update.event, stamp))
 
 
 def update_from_ros(msg: VoxelGridUpdate) -> GridUpdate:
     """Raises MapUpdateError if the bits are not those that were sent."""
-    shape = tuple(int(n) for n in msg.shape)
-    if zlib.crc32(msg.data) != msg.crc32 or len(msg.data) != (math.prod(shape) + 7) // 8:
+    where, words = _chunks_from_ros(msg)
+    if words is None:
         raise MapUpdateError(f"update {msg.map_update} was damaged on its way")
-    return GridUpdate(msg.map_hash, msg.map_update, tuple(int(n) for n in msg.lower),
-                      VoxelGrid.unpack(msg.data, shape), event_from_ros(msg.event))
+    update = GridUpdate(msg.map_hash, msg.map_update, where, words, msg.layers,
+                        event_from_ros(msg.event))
+    if update.crc32 != msg.crc32:
+        raise MapUpdateError(f"update {msg.map_update} was damaged on its way")
+    return update
+
+
+def _chunks_from_ros(msg):
+    """(N, 3) numbers and (N, 16, 16) words; words are None if their lengths do not fit."""
+    where = np.array(msg.chunks, np.uint16)
+    if len(where) % 3 or len(msg.data) != len(where) // 3 * CHUNK_BYTES:
+        return where[:0].reshape(0, 3), None
+    words = np.frombuffer(msg.data, "<u2").astype(np.uint16)
+    return where.reshape(-1, 3), words.reshape(-1, CHUNK, CHUNK)
 
 
 def event_to_ros(event: CityEvent, stamp: Time) -> CityEventMsg:
@@ -128,12 +156,7 @@ def event_from_ros(msg: CityEventMsg) -> CityEvent:
 
 def points_to_ros(grid: VoxelGrid, stamp: Time) -> PointCloud2:
     """Centres of the voxels that can be seen, for display."""
-    occupied = np.pad(grid.occupied, 1)
-    hidden = grid.occupied.copy()
-    for axis in range(3):
-        for shift in (-1, 1):
-            hidden &= np.roll(occupied, shift, axis)[1:-1, 1:-1, 1:-1]
-    centres = grid.origin + (np.argwhere(grid.occupied & ~hidden) + 0.5) * grid.resolution
+    centres = grid.origin + (grid.shell() + 0.5) * grid.resolution
     data = centres.astype("<f4").tobytes()
     return PointCloud2(
         header=header(stamp), height=1, width=len(centres), point_step=12, row_step=len(data),
@@ -144,9 +167,10 @@ def points_to_ros(grid: VoxelGrid, stamp: Time) -> PointCloud2:
 
 def slice_to_ros(grid: VoxelGrid, altitude: float, stamp: Time) -> OccupancyGrid:
     """What is occupied at an altitude above ground, 0 or 100."""
-    k = int(altitude / grid.resolution)
-    nx, ny, nz = grid.occupied.shape
-    layer = grid.occupied[:, :, k] if k < nz else np.zeros((nx, ny), bool)
+    nx, ny, _ = grid.shape
+    x, y = (grid.origin[d] + (np.arange(n) + 0.5) * grid.resolution for d, n in ((0, nx), (1, ny)))
+    points = np.stack([*np.meshgrid(x, y, indexing="ij"), grid.ground + altitude], axis=-1)
+    layer = grid.is_occupied(points).astype(np.int8)
     return _layer_to_ros(grid, layer * 100, stamp)
 
 
@@ -173,7 +197,7 @@ def _layer_to_ros(grid, layer, stamp) -> OccupancyGrid:
     msg.info.width, msg.info.height = (int(n) for n in layer.shape)
     msg.info.origin.position = point_to_ros(grid.origin)
     msg.info.origin.orientation.w = 1.0
-    msg.data = array.array("b", layer.T.astype(np.int8).tobytes())
+    msg.data = array("b", layer.T.astype(np.int8).tobytes())
     return msg
 
 

@@ -69,7 +69,7 @@ class TwinMapServer(CityNode):
         grid = self._twin.grid
         self.get_logger().info(
             f"{city.name}: {city.n_buildings} buildings, {city.n_parts} parts, voxels "
-            f"{grid.occupied.shape} of {grid.resolution:g} m, map {grid.map_hash[:12]}")
+            f"{grid.shape} of {grid.resolution:g} m, map {grid.map_hash[:12]}")
 
     def on_activate(self, state):
         done = super().on_activate(state)

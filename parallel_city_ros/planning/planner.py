@@ -96,7 +96,7 @@ def _ends_that_cannot_be(evaluator: Evaluator) -> PlanOutcome | None:
 
 def warm_up() -> None:
     """Compile the hot loops, or load them from numba's cache: not on the time of a search."""
-    empty = VoxelGrid(np.zeros((60, 60, 1), bool), np.zeros(3), 2.0, LocalFrame(0.0, 0.0))
+    empty = VoxelGrid.from_dense(np.zeros((60, 60, 1), bool), np.zeros(3), 2.0, LocalFrame(0.0, 0.0))
     task = PatrolTask(start=(20.0, 20.0, 50.0), goal=(90.0, 90.0, 50.0), track_points=4)
     plan(empty, PlanRequest(task=task, evaluation_budget=1))
 

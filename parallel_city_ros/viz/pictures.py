@@ -286,7 +286,7 @@ def _extent(grid) -> tuple[float, float, float, float]:
 
 
 def _show_buildings(axes, grid, window, cmap=_GREYS, **how):
-    heights = np.where(grid.surface > grid.origin[2], grid.surface - grid.origin[2], np.nan)
+    heights = np.where(grid.built, grid.surface - grid.ground, np.nan)
     image = axes.imshow(heights.T, origin="lower", extent=_extent(grid), cmap=cmap,
                         interpolation="nearest", vmin=0, **how)
     axes.set_xlim(window[:2])

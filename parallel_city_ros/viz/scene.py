@@ -86,13 +86,13 @@ def _mesh(vertices, triangles):
 
 def voxel_faces(grid: VoxelGrid) -> tuple[np.ndarray, np.ndarray]:
     """Outer faces of the occupied voxels: (4 F, 3) vertices, (2 F, 3) triangles."""
-    occupied = np.pad(grid.occupied, 1)
+    shell = grid.shell()
     quads = []
     for axis in range(3):
         u, v = np.eye(3)[(axis + 1) % 3], np.eye(3)[(axis + 2) % 3]
         for side in (0, 1):
-            neighbour = np.roll(occupied, 1 - 2 * side, axis)
-            lower = np.argwhere(occupied & ~neighbour) - 1.0 + side * np.eye(3)[axis]
+            neighbour = shell + (2 * side - 1) * np.eye(3, dtype=int)[axis]
+            lower = shell[~grid.holds(neighbour)] + side * np.eye(3)[axis]
             corners = (0 * u, u, u + v, v) if side else (0 * u, v, u + v, u)
             quads.append(np.stack([lower + c for c in corners], axis=1))
     vertices = np.concatenate(quads).reshape(-1, 3) * grid.resolution + grid.origin
@@ -116,7 +116,7 @@ def prism_mesh(event: CityEvent):
 
 def _plate(grid: VoxelGrid):
     lower = grid.origin - (0, 0, SLAB_M)
-    nx, ny, _ = grid.occupied.shape
+    nx, ny, _ = grid.shape
     box = o3d.t.geometry.TriangleMesh.create_box(
         nx * grid.resolution, ny * grid.resolution, SLAB_M).translate(
         Tensor(lower.astype(np.float32)))

@@ -13,7 +13,7 @@ from parallel_city_ros.geo import LocalFrame
 def base():
     occupied = np.zeros((60, 50, 12), bool)
     occupied[20:30, 20:30, :8] = True
-    return VoxelGrid(occupied, np.zeros(3), 2.0, LocalFrame(60.0, 25.0))
+    return VoxelGrid.from_dense(occupied, np.zeros(3), 2.0, LocalFrame(60.0, 25.0))
 
 
 def event(name="crane", x=50.0, y=50.0, top=40.0, **more):
@@ -54,7 +54,7 @@ def test_a_gap_and_another_map_are_noticed(base):
     with pytest.raises(MapUpdateError, match="does not follow 0"):
         second.apply_to(base)
     assert [u.map_update for u in twin.updates_after(1)] == [2]
-    other = VoxelGrid(~base.occupied, base.origin, 2.0, base.frame)
+    other = VoxelGrid.from_dense(~base.occupied, base.origin, 2.0, base.frame)
     with pytest.raises(MapUpdateError, match="belongs to map"):
         twin.updates[0].apply_to(other)
 

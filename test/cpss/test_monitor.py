@@ -17,7 +17,7 @@ from parallel_city_ros.planning.planner import PlanRequest, plan
 
 @pytest.fixture(scope="module")
 def grid():
-    return VoxelGrid(np.zeros((200, 150, 1), bool), np.zeros(3), 2.0, LocalFrame(60.0, 25.0))
+    return VoxelGrid.from_dense(np.zeros((200, 150, 1), bool), np.zeros(3), 2.0, LocalFrame(60.0, 25.0))
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_an_event_on_the_route_asks_for_a_new_plan_and_one_beside_it_does_not(gr
     assert monitor.why_replan("drone_1") == ""
     monitor.on_map(corner.with_prism(shapely.box(x - 5, y - 5, x + 5, y + 5), 0, 130))
     assert "map update 2 breaks: height over what is near" in monitor.why_replan("drone_1")
-    other = VoxelGrid(np.ones((200, 150, 1), bool), np.zeros(3), 2.0, grid.frame)
+    other = VoxelGrid.from_dense(np.ones((200, 150, 1), bool), np.zeros(3), 2.0, grid.frame)
     monitor.on_map(other)
     assert "another" in monitor.why_replan("drone_1")
 

@@ -32,7 +32,7 @@ def sent(message):
 def grid():
     occupied = np.zeros((61, 47, 13), bool)
     occupied[20:30, 20:30, :8] = True
-    return VoxelGrid(occupied, np.array([-4.0, 6.0, 1.0]), 2.0, LocalFrame(60.1, 24.9, 3.0), "©")
+    return VoxelGrid.from_dense(occupied, np.array([-4.0, 6.0, 1.0]), 2.0, LocalFrame(60.1, 24.9, 3.0), attribution="©")
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ class Server:
     def __init__(self, node):
         occupied = np.zeros((40, 40, 10), bool)
         occupied[10:14, 10:14, :5] = True
-        self.twin = Twin(VoxelGrid(occupied, np.zeros(3), 2.0, LocalFrame(60.0, 25.0)))
+        self.twin = Twin(VoxelGrid.from_dense(occupied, np.zeros(3), 2.0, LocalFrame(60.0, 25.0)))
         self._whole = node.create_publisher(VoxelGridMsg, "/city_map/voxels", qos.LATCHED)
         self._updates = node.create_publisher(VoxelGridUpdate, "/city_map/updates", qos.UPDATES)
         node.create_service(GetRegion, "/city_map/region", self._region)
