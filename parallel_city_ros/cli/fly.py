@@ -62,7 +62,7 @@ def fly(plan_file, autopilot, city_file, speed_factor, output, as_json, **settin
         from dataclasses import replace
 
         from parallel_city_ros.flight.simulator.process import SimulatedAutopilot
-        home = plan.frame.to_wgs84((*plan.path[0, :2], grid.origin[2]))
+        home = plan.frame.to_wgs84((*plan.path[0, :2], float(grid.ground_at(plan.path[0]))))
         with SimulatedAutopilot(home, speed_factor=speed_factor, seed=plan.seed) as drone:
             outcome = _fly(plan, grid, replace(config, address=drone.address))
     else:

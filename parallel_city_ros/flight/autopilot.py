@@ -145,6 +145,7 @@ class Autopilot:
                 (telemetry.subscribe_health, self._on_health),
                 (telemetry.subscribe_battery, self._on_battery),
                 (telemetry.subscribe_home, self._on_home),
+                (telemetry.subscribe_wind, self._on_wind),
                 (telemetry.subscribe_status_text, self._on_text),
                 (self._mission.subscribe_mission_progress, self._on_progress)):
             self._watches.append(asyncio.ensure_future(_follow(stream(), follow)))
@@ -255,6 +256,10 @@ class Autopilot:
     def _on_home(self, home) -> None:
         self._update(home=(home.latitude_deg, home.longitude_deg, home.absolute_altitude_m),
                      home_wall_s=time.monotonic())
+
+    def _on_wind(self, wind) -> None:
+        east, north = wind.wind_y_ned_m_s, wind.wind_x_ned_m_s
+        self._update(wind=(east, north) if math.isfinite(east + north) else None)
 
     def _on_text(self, text) -> None:
         logger.info("autopilot: %s", text.text)

@@ -14,15 +14,28 @@ CHUNK = 2048    # columns that are compared with a shape at once
 ABOVE = "height over what is near"      # the certificate's constraint that keeps from buildings
 
 
-def _columns_near(grid: VoxelGrid, shape, distance: float, at_least: float = -np.inf):
-    """Built columns near the bounding box of a shape, the highest first: their heights, and x
-    and y of their lower corners, each (N,)."""
+def ground_at(grid: VoxelGrid, place) -> float:
+    """z of the ground under a place, ENU metres."""
+    return float(grid.ground_at(np.asarray(place, float)))
+
+
+def _columns_near(grid: VoxelGrid, shape, distance: float, at_least: float = -np.inf,
+                  built: bool = True):
+    """Columns near the bounding box of a shape, the highest first: their heights, and x and y of
+    their lower corners, each (N,).
+
+    built : only those in which something stands
+    """
     x0, y0, x1, y1 = shape.bounds
     lower = np.floor((np.array([x0, y0]) - distance - grid.origin[:2]) / grid.resolution)
     upper = np.floor((np.array([x1, y1]) + distance - grid.origin[:2]) / grid.resolution) + 1
     lower, upper = (np.clip(v.astype(int), 0, grid.surface.shape) for v in (lower, upper))
-    surface = grid.surface[lower[0]:upper[0], lower[1]:upper[1]]
-    i, j = np.nonzero((surface > grid.origin[2]) & (surface >= at_least))
+    window = slice(lower[0], upper[0]), slice(lower[1], upper[1])
+    surface = grid.surface[window]
+    wanted = surface >= at_least
+    if built:
+        wanted &= surface > grid.ground[window]
+    i, j = np.nonzero(wanted)
     heights = surface[i, j]
     order = np.argsort(-heights, kind="stable")
     x = grid.origin[0] + (lower[0] + i[order]) * grid.resolution
@@ -30,22 +43,32 @@ def _columns_near(grid: VoxelGrid, shape, distance: float, at_least: float = -np
     return heights[order], x, y
 
 
-def highest_near(grid: VoxelGrid, shape, distance: float) -> float:
-    """Height (z, m) of the highest column of the twin within a distance of a shape; the ground's
-    if there is no building.
+def roof_near(grid: VoxelGrid, shape, distance: float, built: bool = True) -> float:
+    """Height (z, m) of the highest column within a distance of a shape in which something
+    stands; -inf if there is none.
 
-    shape : shapely geometry in ENU metres
+    shape : shapely geometry in ENU metres; built : else of any column
     """
     distance += 1e-6
     zone = shapely.buffer(shape, distance)
     shapely.prepare(zone)
-    heights, x, y = _columns_near(grid, shape, distance)
+    heights, x, y = _columns_near(grid, shape, distance, built=built)
     for k in range(0, len(heights), CHUNK):
         part = slice(k, k + CHUNK)
         near = shapely.intersects(zone, _squares(grid, x[part], y[part]))
         if near.any():
             return float(heights[part][near][0])
-    return float(grid.origin[2])
+    return -np.inf
+
+
+def highest_near(grid: VoxelGrid, shape, distance: float) -> float:
+    """Height (z, m) of what is highest within a distance of a shape: a building, an event, or
+    the ground itself."""
+    roof = roof_near(grid, shape, distance)
+    lowest, highest = float(grid.ground.min()), float(grid.ground.max())
+    if lowest == highest:
+        return max(roof, lowest)
+    return max(roof, roof_near(grid, shape, distance, built=False), lowest)
 
 
 def _squares(grid: VoxelGrid, x, y):
@@ -91,11 +114,12 @@ def why_not_this_map(plan: PatrolPlan, grid: VoxelGrid) -> str:
 def why_not_down(plan: PatrolPlan, grid: VoxelGrid, place: np.ndarray, name: str) -> str:
     """Why the column over a place to land at is not free; "" if it is."""
     level = plan.task.clearance_horizontal + plan.task.tube_radius
-    roof = highest_near(grid, shapely.Point(place[:2]), level)
-    if roof <= grid.origin[2]:
+    roof = roof_near(grid, shapely.Point(place[:2]), level)
+    if roof == -np.inf:
         return ""
-    return (f"a building or event {roof - grid.origin[2]:.0f} m high is within {level:g} m of "
-            f"{name} ({place[0]:.1f}, {place[1]:.1f}) m")
+    height = roof - ground_at(grid, place)
+    return (f"a building or event {height:.0f} m high is within {level:g} m of {name} "
+            f" ({place[0]:.1f}, {place[1]:.1f}) m")
 
 
 def why_not_from_home(plan: PatrolPlan, grid: VoxelGrid, home: np.ndarray,
@@ -123,8 +147,8 @@ def why_not_from_home(plan: PatrolPlan, grid: VoxelGrid, home: np.ndarray,
     least = roof + task.clearance_vertical + task.tube_radius
     if start[2] < least:
         return (f"the way from home to the start at {start[2]:.0f} m passes a building of "
-                f"{roof - grid.origin[2]:.0f} m; raise the start above {least:.0f} m or move "
-                "the drone")
+                f"{roof - ground_at(grid, home):.0f} m; raise the start above {least:.0f} m or "
+                "move the drone")
     return ""
 
 
@@ -139,7 +163,8 @@ def why_not_the_rest(plan: PatrolPlan, grid: VoxelGrid, rest: np.ndarray) -> str
         if check.constraint == ABOVE:
             roof = check.where[2] - check.value
             gap, (e, n) = _where_it_stands(grid, shapely.LineString(rest[:, :2]), level, roof)
-            return (f"a building or event {roof - grid.origin[2]:.0f} m high stands {gap:.0f} m "
+            height = roof - ground_at(grid, (e, n))
+            return (f"a building or event {height:.0f} m high stands {gap:.0f} m "
                     f"from the rest of the route at ({e:.0f}, {n:.0f}) m")
     return why_not_down(plan, grid, plan.path[-1], "the goal")
 
@@ -159,10 +184,11 @@ def return_altitude(plan: PatrolPlan, grid: VoxelGrid, home: np.ndarray, config:
 
     All those ways lie in the convex hull of home and path.
 
+    home : (3,) ENU metres, on the ground
     path : (N, 2 or 3) ENU metres; the plan's if None
     """
     task, path = plan.task, plan.path if path is None else path
     hull = shapely.MultiPoint(np.vstack([path[:, :2], home[None, :2]])).convex_hull
     roof = highest_near(grid, hull, task.clearance_horizontal + task.tube_radius)
     above = roof + task.clearance_vertical + task.tube_radius + config.return_margin
-    return max(above - grid.origin[2], task.min_altitude)
+    return max(above - home[2], task.min_altitude)

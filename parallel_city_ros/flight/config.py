@@ -2,12 +2,47 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from parallel_city_ros.settings import check, require, setting
 
 LINK_LOSS_ACTIONS = {"continue": 0, "hold": 1, "return": 2, "land": 3}     # NAV_DLL_ACT
 BLOCKED_ACTIONS = ("return", "land", "pause")
+GUARD_ACTIONS = ("warn", "pause", "return", "land")     # the later, the stronger
+
+
+def _action(default: str, description: str):
+    return setting(default, f"what the guard does {description}", choices=GUARD_ACTIONS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuardConfig:
+    """What the guard takes for a breach, and what it does then."""
+
+    enabled: bool = setting(True, "whether a guard watches beside the executor")
+    period_s: float = setting(0.05, "s wall, between two looks", above=0, high=1)
+    deviation_m: float = setting(
+        3.0, "m, from the certified tube, for the noise of positions", low=0, high=50)
+    deviation_action: str = _action("return", "when the drone leaves its corridor")
+    clearance_action: str = _action("return", "when something on the newest map is too near")
+    fence_action: str = _action("return", "outside fence_margin around the mission")
+    battery_action: str = _action("return", "when what is left is just enough to come home")
+    battery_margin: float = setting(1.3, "times the energy that coming home needs", low=1, high=5)
+    battery_landing_percent: float = setting(
+        10.0, "%, to be left after landing at home", low=0, high=90)
+    endurance_s: float = setting(
+        0.0, "s, hover with a full battery; 0: the endurance of the plan's drone", low=0)
+    wind_speed: float = setting(
+        4.0, "m/s, against it on its way home, if the drone tells no stronger", low=0, high=20)
+    link_action: str = _action("return", "after link_timeout_s without telemetry")
+    estimator_s: float = setting(2.0, "s wall, of a position that is not good", low=0)
+    estimator_action: str = _action("land", "when the drone does not know where it is")
+    jump_m: float = setting(
+        15.0, "m, farther than it can have flown since its last position", above=0)
+    time_action: str = _action("return", "after max_flight_s")
+
+    def __post_init__(self):
+        check(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +97,7 @@ class FlightConfig:
     reserve_battery_percent: float = setting(25.0, "%, below which it returns", low=0, high=100)
     battery_wh: float = setting(0.0, "Wh, energy of a full battery, 0: unknown", low=0)
     progress_period_s: float = setting(0.2, "s wall, between two reports", above=0)
+    guard: GuardConfig = field(default_factory=GuardConfig)
 
     def __post_init__(self):
         check(self)

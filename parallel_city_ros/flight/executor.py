@@ -75,13 +75,16 @@ class PatrolFlight:
         The newest twin; the plan is certified again on it.
     autopilot : Autopilot
         Connected. It is not closed.
+    explain :
+        Asked when the drone returns or lands unasked: why, or "" if it is not known.
     """
 
     def __init__(self, plan: PatrolPlan, grid: VoxelGrid, autopilot: Autopilot,
-                 config: FlightConfig):
+                 config: FlightConfig, explain: Callable[[], str] = lambda: ""):
+        self._explain = explain
         self._plan, self._grid, self._autopilot, self._config = plan, grid, autopilot, config
         self._path = np.asarray(plan.path, float)
-        self._ground = float(grid.origin[2])
+        self._home: np.ndarray | None = None    # (3,) ENU metres, on the twin's ground
         self._requests: set[str] = set()
         self._left = threading.Event()
         self._other_map = ""        # why the map that the plan was made on is none any more
@@ -237,7 +240,8 @@ class PatrolFlight:
             self._before[name] = self._autopilot.set_parameter(name, value)
             self._on_board[name] = value
         self._autopilot.upload_mission(
-            patrol_mission(self._path, home, self._plan.frame, config), config.upload_timeout_s)
+            patrol_mission(self._path, home, self._plan.frame, config,
+                           checks.ground_at(self._grid, self._path[-1])), config.upload_timeout_s)
         if self._autopilot.snapshot.mission_current > 0:    # of an earlier flight
             self._insist("first mission item", lambda: self._autopilot.set_current(0),
                          lambda t: t.mission_current == 0)
@@ -362,12 +366,12 @@ class PatrolFlight:
                 self._command(self._autopilot.return_to_launch if what is Reaction.RETURN_AGAIN
                               else self._autopilot.land)
         elif what is Reaction.RETURNS_BY_ITSELF:
-            self._turn_back(FlightStatus.RETURNED, f"the autopilot returns by itself"
-                            f"{t.last_words}", by_itself=True)
+            self._turn_back(FlightStatus.RETURNED, self._explain() or
+                            f"the autopilot returns by itself{t.last_words}", by_itself=True)
         elif what is Reaction.OUT_OF_HAND:
-            self._conclude(FlightStatus.LANDED_EARLY,
-                           f"the drone changed to {t.flight_mode.lower()} mode by itself or by a "
-                           f"pilot{t.last_words}")
+            self._conclude(FlightStatus.LANDED_EARLY, self._explain() or (
+                f"the drone changed to {t.flight_mode.lower()} mode by itself or by a pilot"
+                f"{t.last_words}"))
             self._turned_back_at = t.vehicle_time_s
             self._happened(FlightEvent.LANDING)
         elif what is not Reaction.NOTHING:
@@ -678,7 +682,7 @@ class PatrolFlight:
         track = self._autopilot.take_track()
         if self._state in AIRBORNE and len(track):
             enu = self._plan.frame.to_enu(track[:, 1], track[:, 2])
-            enu[:, 2] = track[:, 3] + self._ground
+            enu[:, 2] = track[:, 3] + self._home[2]
             before = self._flown[-1][-1:, 1:] if self._flown else enu[:1]
             self._length += distance(np.vstack([before, enu]))
             self._flown.append(np.column_stack([track[:, 0], enu]))
@@ -690,12 +694,16 @@ class PatrolFlight:
         """(3,) ENU metres; NaN before the first position."""
         if math.isnan(t.latitude_deg):
             return np.full(3, math.nan)
-        return self._place(t.latitude_deg, t.longitude_deg) + (0.0, 0.0, t.height_m)
+        place = self._place(t.latitude_deg, t.longitude_deg)
+        standing = t.landed_state == "ON_GROUND" and not t.armed
+        if self._home is not None and not standing:     # heights are told above home
+            place[2] = self._home[2]
+        return place + (0.0, 0.0, t.height_m)
 
     def _place(self, latitude_deg: float, longitude_deg: float) -> np.ndarray:
         """(3,) ENU metres on the twin's ground."""
         place = self._plan.frame.to_enu(latitude_deg, longitude_deg)
-        place[2] = self._ground
+        place[2] = checks.ground_at(self._grid, place)
         return place
 
     def _report(self, t: Telemetry) -> None:

@@ -41,11 +41,11 @@ class MissionItem:
 
 
 def patrol_mission(path: np.ndarray, home: np.ndarray, frame: LocalFrame,
-                   config: FlightConfig) -> list[MissionItem]:
+                   config: FlightConfig, goal_ground: float | None = None) -> list[MissionItem]:
     """Take-off at home to the height of the start, the path, landing below its last point.
 
     path : (N, 3), home : (3,) ENU metres of the map frame; home z is the twin's ground.
-    Item k + FIRST_WAYPOINT is path[k].
+    Item k + FIRST_WAYPOINT is path[k]. goal_ground : z of the ground at its end; None: as home
     """
     path = np.asarray(path, float)
     nan = float("nan")
@@ -59,7 +59,8 @@ def patrol_mission(path: np.ndarray, home: np.ndarray, frame: LocalFrame,
         place(TAKEOFF, (home[0], home[1], path[0, 2]), (0.0, 0.0, 0.0, nan)),
         MissionItem(CHANGE_SPEED, NO_FRAME, (1.0, config.cruise_speed, -1.0, 0.0)),
         *(place(WAYPOINT, point, (0.0, config.acceptance_radius, 0.0, nan)) for point in path),
-        place(LAND, (path[-1, 0], path[-1, 1], home[2]), (0.0, 0.0, 0.0, nan)),
+        place(LAND, (*path[-1, :2], home[2] if goal_ground is None else goal_ground),
+              (0.0, 0.0, 0.0, nan)),
     ]
 
 

@@ -31,6 +31,7 @@ class Telemetry:
     health_wall_s: float = -math.inf    # time.monotonic() when it was last told
     battery_percent: float = NAN
     battery_voltage: float = NAN        # V
+    wind: tuple[float, float] | None = None     # east, north m/s that the air moves; if told
     home: tuple[float, float, float] | None = None  # deg, deg, m above mean sea level
     home_wall_s: float = -math.inf      # time.monotonic() when it was last told
     mission_current: int = -1           # item that is flown to

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 import traceback
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from nav_msgs.msg import Odometry, Path
@@ -28,6 +29,7 @@ from parallel_city_ros.errors import LinkError, PlanError
 from parallel_city_ros.flight.autopilot import Autopilot
 from parallel_city_ros.flight.config import FlightConfig
 from parallel_city_ros.flight.executor import PatrolFlight
+from parallel_city_ros.flight.guard import Guard, GuardWatch
 from parallel_city_ros.flight.outcome import FlightStatus
 from parallel_city_ros.flight.state import TERMINAL, FlightState
 from parallel_city_ros.nodes import conversions, parameters, qos
@@ -62,7 +64,7 @@ class MissionExecutor(CityNode):
         super().__init__("mission_executor")
         parameters.declare(self, ExecutorConfig)
         parameters.declare(self, FlightConfig)
-        self._autopilot = self._flight = self._map = None
+        self._autopilot = self._flight = self._guard = self._map = None
         self._claimed = False       # by a flight that goes on
         self._promised_until = -math.inf    # wall, to a goal that was accepted and has not begun
         self._lock = threading.Lock()
@@ -209,10 +211,13 @@ class MissionExecutor(CityNode):
             return RESULT(status=RESULT.REFUSED, message=(
                 f"no map that holds update {plan.map_update}, on which the plan was made, came "
                 f"within {config.map_timeout_s:g} s; is twin_map_server active?"))
-        flight = PatrolFlight(plan, grid, self._autopilot, self._flight_config)
+        guard = GuardWatch(Guard(plan, grid, self._flight_config), self._autopilot,
+                           self._flight_config)
+        flight = PatrolFlight(plan, grid, self._autopilot, self._flight_config,
+                              lambda: guard.reason)
         with self._map_lock:    # what changes from here on reaches the flight, nothing is between
-            self._flight = flight
-            flight.update_map(self._map.grid)
+            self._flight, self._guard = flight, guard
+            self._heed(self._map.grid)
         self._flown_path.publish(conversions.track_to_ros(flight.flown, self._stamp()))
         self._say(FlightState.READY)
         self._plan.publish(handle.request.plan)
@@ -224,8 +229,9 @@ class MissionExecutor(CityNode):
                 self._say(progress.state)
             handle.publish_feedback(conversions.flight_progress_to_ros(progress))
 
-        outcome = flight.run(on_progress, lambda: handle.is_cancel_requested
-                             or self._ending.is_set())
+        with guard if self._flight_config.guard.enabled else nullcontext():
+            outcome = flight.run(on_progress, lambda: handle.is_cancel_requested
+                                 or self._ending.is_set())
         # The whole track before the last word, so that who hears it has all of it.
         self._flown_path.publish(conversions.track_to_ros(outcome.flown, self._stamp()))
         self._say(flight.state)
@@ -247,7 +253,11 @@ class MissionExecutor(CityNode):
     def _on_map(self, grid, update):
         with self._map_lock:
             if self._flight is not None:
-                self._flight.update_map(grid)
+                self._heed(grid)
+
+    def _heed(self, grid):
+        self._flight.update_map(grid)
+        self._guard.update_map(grid)
 
     # what is published
 

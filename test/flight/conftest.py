@@ -42,7 +42,7 @@ def make_plan(grid, bow=30.0, start=(40.0, 40.0, 40.0), goal=(260.0, 180.0, 40.0
 def grid():
     """300 x 300 m, ground at z = 5 m, one tower of 30 m beside the route."""
     empty = VoxelGrid.from_dense(np.zeros((150, 150, 1), bool), np.array([0.0, 0.0, 5.0]), 2.0,
-                      LocalFrame(60.17, 24.94, 0.0))
+                                 LocalFrame(60.17, 24.94, 0.0))
     return empty.with_prism(shapely.box(180, 60, 200, 80), 5, 35)
 
 

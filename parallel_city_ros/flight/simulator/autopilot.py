@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import random
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, IntEnum
 
 from parallel_city_ros.flight.simulator import guidance
@@ -17,6 +17,10 @@ from parallel_city_ros.flight.simulator.parameters import DEFAULTS
 from parallel_city_ros.flight.simulator.vehicle import Vehicle
 from parallel_city_ros.geo import LocalFrame
 
+GPS_LOST_S = 5.0        # without GPS until the position is not good any more
+GPS_TIME_S = 20.0       # correlation of its error
+BLIND_DRIFT = 0.8       # m/s, of a position that is only integrated
+OFFBOARD_FRESH_S = 0.5  # age of a setpoint with which offboard mode may begin
 BOOT_S = 5.0            # until the estimator is ready and it may be armed
 SPOOL_UP_S = 1.0        # from arming to the first thrust
 LAND_SLOW_BELOW = (10.0, 5.0)   # m: descent slows down from the first to the second height
@@ -71,8 +75,34 @@ class Landed(IntEnum):
 WAYPOINT, RETURN, LAND, TAKEOFF, DELAY, CHANGE_SPEED = 16, 20, 21, 22, 93, 178
 POSITIONED = (WAYPOINT, LAND, TAKEOFF)
 # Accepted in a mission and passed over: gimbal, camera trigger, region of interest.
-IGNORED = (195, 197, 201, 205, 206, 530, 1000, 2000, 2001)
+IGNORED = (195, 197, 201, 203, 205, 206, 530, 1000, 2000, 2001)
 SUPPORTED = (*POSITIONED, RETURN, DELAY, CHANGE_SPEED, *IGNORED)
+
+
+TRIGGER_DISTANCE, TAKE_PHOTO = 206, (203, 2000)
+
+
+@dataclass(frozen=True)
+class Area:
+    """A part of a fence: a polygon of (N, 2) points [e, n] m, or a circle of that radius.
+
+    inclusion : it must not be left; else not be entered
+    """
+
+    points: tuple[tuple[float, float], ...]
+    inclusion: bool
+    radius: float = 0.0
+
+    def forbids(self, point) -> bool:
+        if self.radius:
+            inside = math.dist(point[:2], self.points[0]) <= self.radius
+        else:
+            inside, (x, y) = False, point[:2]
+            for (ax, ay), (bx, by) in zip(self.points, self.points[1:] + self.points[:1],
+                                          strict=True):
+                if (ay > y) != (by > y) and x < ax + (y - ay) / (by - ay) * (bx - ax):
+                    inside = not inside
+        return inside != self.inclusion
 
 
 @dataclass(frozen=True)
@@ -116,14 +146,27 @@ class SimulatedPx4:
 
     frame : local frame with its origin on the ground where it was switched on
     home_noise : m, by how much the altitude of home may be wrong either way
+    gps_noise : m, standard deviation of the error of level positions
     """
 
     def __init__(self, vehicle: Vehicle, frame: LocalFrame, faults: Faults | None = None, *,
-                 home_noise: float = 0.0, seed: int = 0):
+                 home_noise: float = 0.0, gps_noise: float = 0.0, seed: int = 0):
         self.vehicle, self.frame, self.faults = vehicle, frame, faults or Faults()
         self.home = (0.0, 0.0, 0.0)     # [east, north, up] in the frame, m
         self.home_count = 0             # how often it was set; 0: not known yet
         self._home_noise, self._random = home_noise, random.Random(seed)
+        self._gps_noise, self._gps_random = gps_noise, random.Random(seed + 1)
+        self._error = [0.0, 0.0, 0.0]   # of the estimated position, m
+        self.gps = True
+        self._blind_s = 0.0             # without GPS
+        self.fence: list = []           # Area, of the fence protocol
+        self.rally: list[tuple[float, float, float]] = []   # [e, n, u], m
+        self.photos: deque[tuple[float, float, float]] = deque(maxlen=500)  # where, to be told
+        self.photo_count = 0
+        self._photo_every_m, self._photo_at = 0.0, None
+        self._setpoint: tuple | None = None     # offboard: position or velocity, each or None
+        self._setpoint_at = -math.inf
+        self._place: tuple[float, float] | None = None      # where a return lands
         self.params = dict(DEFAULTS)
         self.time_s = 0.0
         self.mode = Mode.HOLD
@@ -149,6 +192,8 @@ class SimulatedPx4:
 
     def arming_refusal(self) -> str:
         """Why it would not arm now; "" if it would."""
+        if not self.position_good:
+            return "global position estimate invalid"
         if self.time_s < BOOT_S:
             return "heading estimate not stable, waiting for estimator to initialize"
         if self.vehicle.battery_percent < 100 * max(PREFLIGHT_BATTERY,
@@ -179,7 +224,10 @@ class SimulatedPx4:
         return Result.ACCEPTED
 
     def set_mode(self, mode: Mode) -> Result:
-        if self.faults.refuse_mode or mode is Mode.OFFBOARD:
+        offboard_stale = mode is Mode.OFFBOARD and self.time_s - self._setpoint_at \
+            > OFFBOARD_FRESH_S
+        blind = not self.position_good and mode not in (Mode.LAND, Mode.MANUAL)
+        if self.faults.refuse_mode or offboard_stale or blind:
             self.say(Severity.CRITICAL, f"Switching to mode '{mode.name.title()}' is currently "
                                         "not possible")
             return Result.DENIED if self.faults.refuse_mode else Result.TEMPORARILY_REJECTED
@@ -228,8 +276,55 @@ class SimulatedPx4:
         self._start_leg()
         return True
 
+    def offboard_setpoint(self, position, velocity) -> None:
+        """[e, n, u] each; NaN where the other counts."""
+        self._setpoint, self._setpoint_at = (tuple(position), tuple(velocity)), self.time_s
+
+    def set_fence(self, areas: list[Area]) -> None:
+        self.fence = list(areas)
+        self._judge_mission()
+
+    def set_rally(self, points) -> None:
+        self.rally = [tuple(p) for p in points]
+
+    def pretend(self, **faults) -> None:
+        self.faults = replace(self.faults, **faults)
+
+    def jump(self, offset) -> None:
+        """The position that it believes in moves by [e, n, u] metres."""
+        self._error = [e + o for e, o in zip(self._error, offset, strict=True)]
+
+    def reboot(self) -> None:
+        """Starts anew, disarmed; parameters and mission are stored, home is not. In the air it
+        falls, as nothing holds it."""
+        if not self.landed:
+            self.vehicle.broken = True
+        self.time_s, self.armed, self.mode, self.home_count = 0.0, False, Mode.HOLD, 0
+        self._tripped.clear()
+        self.texts.clear()
+
+    def take_photo(self) -> None:
+        self.photo_count += 1
+        self._photo_at = tuple(self.position)
+        self.photos.append(self._photo_at)
+
+    def trigger_every(self, metres: float) -> None:
+        """A photo now and every so many metres; 0: no more."""
+        self._photo_every_m = max(metres, 0.0)
+        if self._photo_every_m:
+            self.take_photo()
+
+    @property
+    def position(self) -> list[float]:
+        """Where it believes to be, [e, n, u] m."""
+        return [p + e for p, e in zip(self.vehicle.position, self._error, strict=True)]
+
+    @property
+    def position_good(self) -> bool:
+        return self._blind_s < GPS_LOST_S
+
     def _set_home(self) -> None:
-        east, north, up = self.vehicle.position
+        east, north, up = self.position
         self.home = (east, north, up + self._random.uniform(-self._home_noise, self._home_noise))
         self.home_count += 1
         self._judge_mission()       # fence and heights are seen from home
@@ -250,7 +345,7 @@ class SimulatedPx4:
     @property
     def relative_altitude(self) -> float:
         """Metres above home."""
-        return self.vehicle.position[2] - self.home[2]
+        return self.position[2] - self.home[2]
 
     @property
     def ready(self) -> bool:
@@ -263,13 +358,20 @@ class SimulatedPx4:
         self.time_s += dt
         if self.ready and not self.home_count:
             self._set_home()
-        if not self.armed:
+        self._estimate(dt)
+        if not self.armed and self.landed:
             self.vehicle.rest(False, dt)
+            return
+        if self.vehicle.broken:
+            self._crash(dt)
             return
         self._failsafes()
         if self.landed:
             self._on_ground(dt)
             return
+        if self._photo_every_m and self._photo_at and \
+                math.dist(self.position, self._photo_at) >= self._photo_every_m:
+            self.take_photo()
         velocity = guidance.within_vertical_limits(
             self._guide(dt), self.params["MPC_Z_V_AUTO_UP"], self.params["MPC_Z_V_AUTO_DN"])
         if math.hypot(velocity[0], velocity[1]) > 0.5:
@@ -277,6 +379,30 @@ class SimulatedPx4:
         self.vehicle.fly(velocity, self._yaw, dt)
         if self.vehicle.position[2] <= 0 and velocity[2] < 0:
             self._touch_down()
+
+    def _estimate(self, dt: float) -> None:
+        """The error of GPS wanders; without GPS it grows."""
+        if self.gps and self._blind_s:
+            self._error = [0.0, 0.0, 0.0]
+        self._blind_s = 0.0 if self.gps else self._blind_s + dt
+        if not self.gps and not self.landed:
+            self._error[0] += BLIND_DRIFT * dt
+        elif self._gps_noise:
+            decay = math.exp(-dt / GPS_TIME_S)
+            spread = self._gps_noise * math.sqrt(1 - decay * decay)
+            for axis in (0, 1):
+                self._error[axis] = decay * self._error[axis] \
+                    + spread * self._gps_random.gauss(0, 1)
+
+    def _crash(self, dt: float) -> None:
+        """A motor is lost, or all of them stand: it falls."""
+        if "failure" not in self._tripped:
+            self._tripped.add("failure")
+            self.say(Severity.CRITICAL, "Failure detector: attitude failure, flight terminated")
+        self.vehicle.fly((0.0, 0.0, 0.0), 0.0, dt)
+        if self.vehicle.position[2] <= 0:
+            self.landed, self.vehicle.broken = True, False
+            self._disarm("failure detector")
 
     def _on_ground(self, dt: float) -> None:
         self.vehicle.rest(True, dt)
@@ -309,11 +435,12 @@ class SimulatedPx4:
 
     def _enter(self, mode: Mode) -> None:
         self.mode = mode
-        p, v = self.vehicle.position, self.vehicle.velocity
+        p, v = self.position, self.vehicle.velocity
         # Hold where it can stop, not where it was asked to.
         stop = math.hypot(v[0], v[1]) / (2 * self.vehicle.model.max_acceleration)
         self._hold = [p[0] + v[0] * stop, p[1] + v[1] * stop, p[2]]
         self._descending = False
+        self._place = self._safe_place()
         if mode is Mode.RETURN:     # what the parameter becomes later is for the next return
             self._hold[2] = max(p[2], self.home[2] + self._return_altitude())
         if self.landed and self.armed and mode in (Mode.MISSION, Mode.TAKEOFF):
@@ -332,7 +459,9 @@ class SimulatedPx4:
             return self._descend(self._hold)
         if self.mode is Mode.TAKEOFF:
             return self._guide_take_off()
-        return guidance.towards(self.vehicle.position, self._hold, self._cruise)
+        if self.mode is Mode.OFFBOARD:
+            return self._guide_offboard()
+        return guidance.towards(self.position, self._hold, self._cruise)
 
     def _guide_take_off(self) -> list[float]:
         top = [*self._hold[:2], self.home[2] + self.params["MIS_TAKEOFF_ALT"]]
@@ -340,17 +469,30 @@ class SimulatedPx4:
             self._enter(Mode.HOLD)
         return self._climb(top)
 
+    def _guide_offboard(self) -> list[float]:
+        position, velocity = self._setpoint
+        if not any(map(math.isnan, position)):
+            return guidance.towards(self.position, position, self._cruise)
+        return [0.0 if math.isnan(v) else v for v in velocity]
+
+    def _safe_place(self) -> tuple[float, float]:
+        """Where a return ends. RTL_TYPE 0: home or a rally point, whichever is nearest."""
+        places = [self.home[:2], *(p[:2] for p in self.rally)]
+        if self.params["RTL_TYPE"] != 0:
+            return places[0]
+        return min(places, key=lambda p: math.dist(p, self.position[:2]))
+
     def _return_altitude(self) -> float:
         """Metres above home. The cone keeps a return from near home lower."""
         altitude, cone = self.params["RTL_RETURN_ALT"], self.params["RTL_CONE_ANG"]
         if cone > 0:
-            away = math.dist(self.vehicle.position[:2], self.home[:2])
+            away = math.dist(self.position[:2], self.home[:2])
             altitude = min(altitude, away / math.tan(math.radians(cone)))
         return altitude
 
     def _guide_return(self) -> list[float]:
         """Up to the return altitude, home, down."""
-        p, (east, north, _), altitude = self.vehicle.position, self.home, self._hold[2]
+        p, (east, north), altitude = self.position, self._place, self._hold[2]
         if self._descending:
             return self._descend((east, north))
         if p[2] < altitude - self.params["NAV_MC_ALT_RAD"]:
@@ -363,7 +505,7 @@ class SimulatedPx4:
         return self._descend((east, north))
 
     def _guide_mission(self, dt: float) -> list[float]:
-        p = self.vehicle.position
+        p = self.position
         item = self.mission[self.current]
         while item.point is None:       # acts at once, or waits
             if item.command == DELAY and self._leg.waited_s < item.params[0]:
@@ -371,6 +513,7 @@ class SimulatedPx4:
                 return guidance.towards(p, self._hold, self._cruise)
             if item.command == CHANGE_SPEED:
                 self.change_speed(item.params[1])
+            self._photograph(item)
             if item.command == RETURN:
                 self._enter(Mode.RETURN)
                 return self._guide_return()
@@ -394,8 +537,15 @@ class SimulatedPx4:
             return guidance.towards(p, over, self._cruise)
         return self._to_waypoint(item, dt)
 
+    def _photograph(self, item: Item) -> None:
+        """Camera items: DO_SET_CAM_TRIGG_DIST, DO_DIGICAM_CONTROL, IMAGE_START_CAPTURE."""
+        if item.command == TRIGGER_DISTANCE:
+            self.trigger_every(item.params[0])
+        elif item.command in TAKE_PHOTO:
+            self.take_photo()
+
     def _to_waypoint(self, item: Item, dt: float) -> list[float]:
-        p, point = self.vehicle.position, self._target(item)
+        p, point = self.position, self._target(item)
         radius = item.params[1] if item.params[1] > 0 else self.params["NAV_ACC_RAD"]
         passing = self._leg.passing[self.current - self._leg.first]
         if self._at(point, radius):
@@ -411,13 +561,13 @@ class SimulatedPx4:
 
     def _climb(self, top) -> list[float]:
         """Straight up, or down, to a height."""
-        p = self.vehicle.position
+        p = self.position
         level = guidance.towards(p, (*top[:2], p[2]), 2.0)
         speed = self.params["MPC_TKO_SPEED"] if p[2] < 5.0 else self.params["MPC_Z_V_AUTO_UP"]
         return [*level[:2], max(-speed, min(speed, top[2] - p[2] + 0.1))]
 
     def _descend(self, spot) -> list[float]:
-        p = self.vehicle.position
+        p = self.position
         high, low = LAND_SLOW_BELOW
         fast, slow = self.params["MPC_Z_V_AUTO_DN"], self.params["MPC_LAND_SPEED"]
         share = min(max((p[2] - low) / (high - low), 0.0), 1.0)
@@ -425,7 +575,7 @@ class SimulatedPx4:
         return [*level[:2], -(slow + share * (fast - slow))]
 
     def _at(self, point, radius: float = 0.5) -> bool:
-        p = self.vehicle.position
+        p = self.position
         return (math.dist(p[:2], point[:2]) <= radius
                 and abs(p[2] - point[2]) <= self.params["NAV_MC_ALT_RAD"])
 
@@ -440,7 +590,7 @@ class SimulatedPx4:
 
     def _start_leg(self) -> None:
         """From the present position to the current item, with speeds for all points after it."""
-        here = tuple(self.vehicle.position)
+        here = tuple(self.position)
         points, radius = [here], self.params["NAV_ACC_RAD"]
         speeds = []
         for item in self.mission[self.current:]:
@@ -470,7 +620,7 @@ class SimulatedPx4:
         self.current += 1
         if item.point is not None:
             self._leg.start = self._target(item) if item.command == WAYPOINT \
-                else tuple(self.vehicle.position)
+                else tuple(self.position)
             self._hold = list(self._target(item))
         self._leg.waited_s = 0.0
         return True
@@ -507,6 +657,8 @@ class SimulatedPx4:
 
     def _outside_fence(self, point) -> bool:
         level, height = self.params["GF_MAX_HOR_DIST"], self.params["GF_MAX_VER_DIST"]
+        if any(area.forbids(point) for area in self.fence):
+            return True
         return (0 < level < math.dist(point[:2], self.home[:2])) \
             or (0 < height < point[2] - self.home[2])
 
@@ -533,7 +685,16 @@ class SimulatedPx4:
                            self.params["NAV_DLL_ACT"]))
         elif not self._link_lost():
             self._tripped.discard("link")
-        if self._outside_fence(self.vehicle.position):
+        if not self.position_good:
+            self._trip("position", "Position lost, descending", Mode.LAND)
+        if self.mode is Mode.OFFBOARD and \
+                self.time_s - self._setpoint_at > self.params["COM_OF_LOSS_T"]:
+            # Without remote control position mode, the default, is not possible: it holds.
+            self._tripped.discard("offboard")
+            self._trip("offboard", "Offboard signal lost",
+                       {3: Mode.RETURN, 4: Mode.LAND}.get(self.params["COM_OBL_RC_ACT"],
+                                                          Mode.HOLD))
+        if self._outside_fence(self.position):
             self._trip("fence", "Geofence violation",
                        {2: Mode.HOLD, 3: Mode.RETURN, 5: Mode.LAND}.get(self.params["GF_ACTION"]))
         else:

@@ -9,11 +9,13 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 
 from parallel_city_ros.errors import ConfigError, LinkError
 
 logger = logging.getLogger(__name__)
 
+ANSWER_S = 10.0     # wall, to a line that it was told
 START_S = 30.0      # wall; importing on a loaded machine takes seconds
 STOP_S = 3.0        # wall, from SIGTERM to SIGKILL
 
@@ -47,6 +49,7 @@ class SimulatedAutopilot:
         self._seed, self._options = seed, tuple(options)
         self._process: subprocess.Popen | None = None
         self._complaints = None     # its stderr, a temporary file
+        self._speaking = threading.Lock()
         self.port = 0
 
     @property
@@ -67,17 +70,45 @@ class SimulatedAutopilot:
             f"--parent-pid={os.getpid()}", *self._options]
         self._complaints = tempfile.TemporaryFile()
         # A session of its own: Ctrl-C in the terminal is for us, and the drone flies on home.
-        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL,
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE,
                                          stdout=subprocess.PIPE, stderr=self._complaints,
                                          start_new_session=True)
-        answered, _, _ = select.select([self._process.stdout], [], [], START_S)
-        line = self._process.stdout.readline() if answered else b""
-        self._process.stdout.close()
-        if line.startswith(b"ready"):
+        if self._answer(START_S).startswith("ready"):
             return self
         code, words = self._end()
         error = ConfigError if code == 2 else LinkError
         raise error(f"the simulated autopilot did not start: {words or 'no word from it'}")
+
+    def inject(self, fault: str) -> str:
+        """Let a fault happen now, such as "gps_loss" or "wind east=8 north=0 gust=3"; for one
+        of several drones "1: gps_loss"; or "step 0.5" where it was started with --lockstep.
+
+        Returns
+        -------
+        Its answer.
+
+        Raises
+        ------
+        ConfigError
+            If there is no such fault.
+        LinkError
+            If the simulator is gone.
+        """
+        try:
+            self._process.stdin.write(fault.encode() + b"\n")
+            self._process.stdin.flush()
+            answer = self._answer(ANSWER_S)
+        except (OSError, AttributeError, ValueError) as error:
+            raise LinkError(f"{fault}: the simulated autopilot is gone ({error})") from error
+        if answer.startswith("error "):
+            raise ConfigError(answer.removeprefix("error "))
+        return answer
+
+    def _answer(self, timeout_s: float) -> str:
+        """Its next line; "" if none comes."""
+        with self._speaking:
+            came, _, _ = select.select([self._process.stdout], [], [], timeout_s)
+            return self._process.stdout.readline().decode(errors="replace").strip() if came else ""
 
     def stop(self) -> None:
         """End the process and pass on what it complained about. May be called twice."""
@@ -89,6 +120,11 @@ class SimulatedAutopilot:
     def _end(self) -> tuple[int, str]:
         """(exit code, stderr) of the process, which is gone then."""
         process, self._process = self._process, None
+        process.stdout.close()
+        try:
+            process.stdin.close()
+        except OSError:
+            pass
         process.terminate()
         try:
             code = process.wait(STOP_S)

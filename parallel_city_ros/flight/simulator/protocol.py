@@ -14,19 +14,32 @@ from pymavlink.dialects.v20 import common as mavlink
 from parallel_city_ros.flight.simulator.autopilot import (
     POSITIONED,
     SUPPORTED,
+    TAKE_PHOTO,
+    TRIGGER_DISTANCE,
+    Area,
     Item,
     Mode,
     Result,
     SimulatedPx4,
 )
+from parallel_city_ros.flight.simulator.radio import Radio
 from parallel_city_ros.geo import yaw_enu_to_heading_deg
 
+REBOOT_S = 3.0              # of vehicle time, without a word
+# What stands still when telemetry is frozen; heartbeats and answers go on.
+_FREEZES = ("ATTITUDE_QUATERNION", "GLOBAL_POSITION_INT", "ATTITUDE", "LOCAL_POSITION_NED",
+            "GPS_RAW_INT", "ALTITUDE", "VFR_HUD", "SYSTEM_TIME")
 MAX_WALL_RATE_HZ = 50.0     # of one message: MAVSDK loses callbacks when its user is slow
 MISSION_LIMIT = 10_000      # items, as PX4 SITL
 _MODES = {mode.value: mode for mode in Mode}
 _FRAMES = (mavlink.MAV_FRAME_GLOBAL, mavlink.MAV_FRAME_GLOBAL_INT,
            mavlink.MAV_FRAME_GLOBAL_RELATIVE_ALT, mavlink.MAV_FRAME_GLOBAL_RELATIVE_ALT_INT)
 _RELATIVE = _FRAMES[2:]
+# inclusion, exclusion
+_POLYGONS = (mavlink.MAV_CMD_NAV_FENCE_POLYGON_VERTEX_INCLUSION,
+             mavlink.MAV_CMD_NAV_FENCE_POLYGON_VERTEX_EXCLUSION)
+_CIRCLES = (mavlink.MAV_CMD_NAV_FENCE_CIRCLE_INCLUSION,
+            mavlink.MAV_CMD_NAV_FENCE_CIRCLE_EXCLUSION)
 _SENSORS = (mavlink.MAV_SYS_STATUS_SENSOR_3D_GYRO | mavlink.MAV_SYS_STATUS_SENSOR_3D_ACCEL
             | mavlink.MAV_SYS_STATUS_SENSOR_3D_MAG | mavlink.MAV_SYS_STATUS_SENSOR_GPS
             | mavlink.MAV_SYS_STATUS_SENSOR_ABSOLUTE_PRESSURE)
@@ -69,16 +82,24 @@ class MavlinkServer:
         PX4 uses instance + 1.
     speed_factor : float
         Vehicle seconds per wall second; it caps the rates of streams.
+    also : (host, port) pairs
+        Other ground stations.
     silent : bool
         Hear everything, say nothing.
     """
 
     def __init__(self, autopilot: SimulatedPx4, sock: socket.socket, remote: tuple[str, int],
-                 *, system_id: int = 1, speed_factor: float = 1.0, silent: bool = False):
-        self.autopilot, self._socket, self._remote = autopilot, sock, remote
+                 *, system_id: int = 1, speed_factor: float = 1.0, silent: bool = False,
+                 also: tuple = ()):
+        self.autopilot = autopilot
+        self.radio = Radio(sock, (remote, *also), seed=system_id)
         self._silent = silent
+        self.frozen = False         # positions and attitudes do not change any more
+        self._frozen_at: dict = {}
+        self._booting_until = 0.0   # wall, and nothing is said or heard
         self._link = mavlink.MAVLink(self, srcSystem=system_id, srcComponent=1)
         self._link.robust_parsing = True
+        self._speed_factor = speed_factor
         self._shortest_s = speed_factor / MAX_WALL_RATE_HZ
         self._heard_station: float | None = None    # wall
         self._stored: dict[int, list] = {kind: [] for kind in (
@@ -103,6 +124,7 @@ class MavlinkServer:
             mavlink.MAVLINK_MSG_ID_MISSION_CURRENT: _Stream(self._mission_current, 1.0),
             mavlink.MAVLINK_MSG_ID_SYSTEM_TIME: _Stream(self._system_time, 1.0),
             mavlink.MAVLINK_MSG_ID_ESTIMATOR_STATUS: _Stream(self._estimator_status, 2.0),
+            mavlink.MAVLINK_MSG_ID_WIND_COV: _Stream(self._wind, 2.0),
         }
         self._on_request = {
             mavlink.MAVLINK_MSG_ID_AUTOPILOT_VERSION: self._autopilot_version,
@@ -123,26 +145,30 @@ class MavlinkServer:
             "MISSION_REQUEST": self._on_mission_request,
             "MISSION_CLEAR_ALL": self._on_mission_clear,
             "MISSION_SET_CURRENT": self._on_mission_set_current,
+            "SET_POSITION_TARGET_LOCAL_NED": self._on_setpoint,
         }
 
     # the socket
 
     def write(self, packet: bytes) -> None:
         """pymavlink's way out."""
-        if self._silent:
-            return
-        try:
-            self._socket.sendto(packet, self._remote)
-        except (BlockingIOError, ConnectionRefusedError):
-            pass    # nobody listens yet, or they are slow: UDP loses it, as on a radio
+        if not self._silent and time.monotonic() >= self._booting_until:
+            self.radio.send(packet)
+
+    def reboot(self) -> None:
+        """The autopilot starts anew and is silent meanwhile."""
+        self._booting_until = time.monotonic() + REBOOT_S / self._speed_factor
+        self.autopilot.reboot()
+        self._uploads.clear()
+        self._home_told = 0
+        for stream in self._streams.values():
+            stream.due_s = 0.0
 
     def receive(self) -> None:
         """Handle everything that has arrived."""
-        for _ in range(200):
-            try:
-                data, _ = self._socket.recvfrom(2048)
-            except (BlockingIOError, ConnectionRefusedError):
-                return
+        for data in self.radio.receive():
+            if time.monotonic() < self._booting_until:
+                continue
             for message in self._link.parse_buffer(data) or ():
                 handler = self._handlers.get(message.get_type())
                 target = getattr(message, "target_system", 0)
@@ -156,6 +182,8 @@ class MavlinkServer:
             if stream.interval_s > 0 and now >= stream.due_s:
                 stream.due_s = max(stream.due_s + max(stream.interval_s, self._shortest_s), now)
                 message = stream.build()
+                if self.frozen and message is not None and message.get_type() in _FREEZES:
+                    message = self._frozen_at.setdefault(message.get_type(), message)
                 if message is not None:
                     self._link.send(message)
         if self._home_told != self.autopilot.home_count:
@@ -163,9 +191,19 @@ class MavlinkServer:
         while self.autopilot.texts:
             severity, text = self.autopilot.texts.popleft()
             self._link.statustext_send(int(severity), text.encode()[:50])
+        while self.autopilot.photos:
+            self._tell_photo(self.autopilot.photos.popleft())
         while self.autopilot.reached:
             self._link.mission_item_reached_send(self.autopilot.reached.popleft())
             self._link.send(self._mission_current())
+
+    def _tell_photo(self, place) -> None:
+        lat, lon, alt = self._lat_lon_alt(place)
+        number = self.autopilot.photo_count
+        self._link.camera_trigger_send(self._ms * 1000, number)
+        self._link.camera_image_captured_send(
+            self._ms, 0, 1, lat, lon, alt, int(place[2] * 1000), [1.0, 0.0, 0.0, 0.0], number, 1,
+            b"")
 
     def tick_wall(self) -> None:
         """What depends on wall time: age of the link, uploads that stopped half way."""
@@ -186,7 +224,7 @@ class MavlinkServer:
     def _lat_lon_alt(self, point=None):
         """Degrees E7 and millimetres above mean sea level."""
         lat, lon, alt = self.autopilot.frame.to_wgs84(
-            self.autopilot.vehicle.position if point is None else point)
+            self.autopilot.position if point is None else point)
         return int(round(lat * 1e7)), int(round(lon * 1e7)), int(round(alt * 1e3))
 
     def _velocity_ned(self):
@@ -213,7 +251,7 @@ class MavlinkServer:
 
     def _sys_status(self):
         a, vehicle = self.autopilot, self.autopilot.vehicle
-        health = _SENSORS if a.ready else _SENSORS & ~mavlink.MAV_SYS_STATUS_SENSOR_GPS
+        health = _SENSORS if a.ready and a.gps else _SENSORS & ~mavlink.MAV_SYS_STATUS_SENSOR_GPS
         if a.armed or not a.arming_refusal():
             health |= mavlink.MAV_SYS_STATUS_PREARM_CHECK
         return mavlink.MAVLink_sys_status_message(
@@ -252,15 +290,15 @@ class MavlinkServer:
             north, east, down, int(math.degrees(self._heading()) % 360 * 100))
 
     def _local_position(self):
-        e, n, u = self.autopilot.vehicle.position
+        e, n, u = self.autopilot.position
         return mavlink.MAVLink_local_position_ned_message(self._ms, n, e, -u,
                                                           *self._velocity_ned())
 
     def _gps_raw(self):
         lat, lon, alt = self._lat_lon_alt()
         north, east, _ = self._velocity_ned()
-        fix = mavlink.GPS_FIX_TYPE_3D_FIX if self.autopilot.time_s > 1 else \
-            mavlink.GPS_FIX_TYPE_NO_FIX
+        fixed = self.autopilot.time_s > 1 and self.autopilot.gps
+        fix = mavlink.GPS_FIX_TYPE_3D_FIX if fixed else mavlink.GPS_FIX_TYPE_NO_FIX
         return mavlink.MAVLink_gps_raw_int_message(
             self._ms * 1000, fix, lat, lon, alt, 90, 120,
             int(math.hypot(north, east) * 100),
@@ -268,7 +306,7 @@ class MavlinkServer:
 
     def _altitude(self):
         a = self.autopilot
-        up, origin = a.vehicle.position[2], a.frame.altitude_m
+        up, origin = a.position[2], a.frame.altitude_m
         return mavlink.MAVLink_altitude_message(
             self._ms * 1000, origin + up, origin + up, up, a.relative_altitude, up, up)
 
@@ -277,7 +315,7 @@ class MavlinkServer:
         speed, a = math.hypot(north, east), self.autopilot
         return mavlink.MAVLink_vfr_hud_message(
             speed, speed, int(math.degrees(self._heading()) % 360), 50 if a.armed else 0,
-            a.frame.altitude_m + a.vehicle.position[2], -down)
+            a.frame.altitude_m + a.position[2], -down)
 
     def _home_position(self):
         """None until there is one."""
@@ -300,9 +338,17 @@ class MavlinkServer:
         return mavlink.MAVLink_system_time_message(self._ms * 1000, self._ms)
 
     def _estimator_status(self):
-        flags = 831 if self.autopilot.ready else 0      # attitude, velocities, positions
+        a = self.autopilot
+        flags = 831 if a.ready and a.position_good else int(a.ready)    # all, or attitude only
         return mavlink.MAVLink_estimator_status_message(
             self._ms * 1000, flags, 0.1, 0.1, 0.1, 0.1, 0.0, 0.0, 0.3, 0.4)
+
+    def _wind(self):
+        """As estimated: the mean, without gusts."""
+        east, north = self.autopilot.vehicle.wind
+        return mavlink.MAVLink_wind_cov_message(
+            self._ms * 1000, north, east, 0.0, 0.3, 0.3,
+            self.autopilot.frame.altitude_m + self.autopilot.position[2], 0.5, 0.5)
 
     def _autopilot_version(self):
         version = 1 << 24 | 16 << 16 | 255      # 1.16.0, release
@@ -320,6 +366,14 @@ class MavlinkServer:
         if message.type == mavlink.MAV_TYPE_GCS:
             self._heard_station = time.monotonic()
             self.autopilot.link_age_s = 0.0
+
+    def _on_setpoint(self, m) -> None:
+        """Local NED; what the mask says to ignore is NaN."""
+        def part(north, east, down, bits):
+            ignored = m.type_mask & bits == bits
+            return (math.nan,) * 3 if ignored else (east, north, -down)
+        self.autopilot.offboard_setpoint(part(m.x, m.y, m.z, 0b111),
+                                         part(m.vx, m.vy, m.vz, 0b111000))
 
     def _on_ping(self, message) -> None:
         if message.target_system == 0:
@@ -372,6 +426,12 @@ class MavlinkServer:
             return a.reposition(self._point(*place, relative=False)), None
         if command == mavlink.MAV_CMD_DO_SET_MISSION_CURRENT:
             return (Result.ACCEPTED if a.set_current(int(p[0])) else Result.DENIED), None
+        if command in TAKE_PHOTO:
+            a.take_photo()
+            return Result.ACCEPTED, None
+        if command == TRIGGER_DISTANCE:
+            a.trigger_every(p[0])
+            return Result.ACCEPTED, None
         if command == mavlink.MAV_CMD_SET_MESSAGE_INTERVAL:
             return self._set_interval(int(p[0]), p[1]), None
         if command == mavlink.MAV_CMD_GET_MESSAGE_INTERVAL:
@@ -485,7 +545,10 @@ class MavlinkServer:
     def _unacceptable(self, message) -> int:
         """MAV_MISSION_RESULT that refuses the item, 0 if it is fine."""
         if message.mission_type != mavlink.MAV_MISSION_TYPE_MISSION:
-            return 0
+            fence = message.mission_type == mavlink.MAV_MISSION_TYPE_FENCE
+            known = (*_POLYGONS, *_CIRCLES, mavlink.MAV_CMD_NAV_FENCE_RETURN_POINT) if fence \
+                else (mavlink.MAV_CMD_NAV_RALLY_POINT,)
+            return 0 if message.command in known else mavlink.MAV_MISSION_UNSUPPORTED
         if message.command not in SUPPORTED:
             return mavlink.MAV_MISSION_UNSUPPORTED
         if message.command in POSITIONED:
@@ -501,10 +564,29 @@ class MavlinkServer:
 
     def _store(self, kind: int, messages: list) -> None:
         self._stored[kind] = messages
+        if kind == mavlink.MAV_MISSION_TYPE_FENCE:
+            self.autopilot.set_fence(self._areas(messages))
+        elif kind == mavlink.MAV_MISSION_TYPE_RALLY:
+            self.autopilot.set_rally([self._point(m.x * 1e-7, m.y * 1e-7, m.z, relative=True)
+                                      for m in messages])
         if kind != mavlink.MAV_MISSION_TYPE_MISSION:
             return
         self.autopilot.set_mission([self._item(m) for m in messages])
         self._link.send(self._mission_current())
+
+    def _areas(self, messages) -> list[Area]:
+        """Polygons come as runs of vertices, each with their number; circles with a radius."""
+        areas, run = [], []
+        for m in messages:
+            place = self._point(m.x * 1e-7, m.y * 1e-7, m.z, relative=True)[:2]
+            if m.command in _CIRCLES:
+                areas.append(Area((place,), m.command == _CIRCLES[0], m.param1))
+            elif m.command in _POLYGONS:
+                run.append(place)
+                if len(run) == int(m.param1):
+                    areas.append(Area(tuple(run), m.command == _POLYGONS[0]))
+                    run = []
+        return areas
 
     def _item(self, message) -> Item:
         point, relative = None, message.frame in _RELATIVE

@@ -10,6 +10,7 @@ from parallel_city_ros.settings import require
 
 GRAVITY = 9.81
 AIR_DENSITY = 1.225     # kg/m³
+FALL_SPEED = 12.0       # m/s
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,12 +31,17 @@ class VehicleModel:
     battery_wh: float = 70.0        # full
     full_voltage: float = 16.8      # V, four cells
     empty_voltage: float = 14.0     # V
-    gust: float = 0.1               # m/s, standard deviation of the disturbance
+    wind_east: float = 0.0          # m/s, of the air over ground
+    wind_north: float = 0.0
+    gust: float = 0.1               # m/s, standard deviation of the wind around that
     gust_time_s: float = 2.0        # its correlation time
+    trim_s: float = 1.0             # time constant in which the controller leans into the wind
+    max_wind_acceleration: float = 4.0  # m/s², that leaning can hold against
 
     def __post_init__(self):
         for name, value in vars(self).items():
-            require(math.isfinite(value) and value >= (0 if name == "gust" else 1e-9), self, name,
+            least = {"gust": 0, "wind_east": -50, "wind_north": -50}.get(name, 1e-9)
+            require(math.isfinite(value) and value >= least, self, name,
                     "a finite number above 0")
 
 
@@ -53,7 +59,10 @@ class Vehicle:
         self.yaw = math.pi / 2
         self.energy_wh = model.battery_wh * battery_percent / 100.0
         self.power_w = 0.0
-        self._gust = [0.0, 0.0]
+        self.wind = [model.wind_east, model.wind_north]     # mean, m/s
+        self.gust = model.gust
+        self.broken = False     # a motor is lost: nothing holds it
+        self._gust, self._trim = [0.0, 0.0], [0.0, 0.0]
         self._random = random.Random(seed)
 
     @property
@@ -73,17 +82,25 @@ class Vehicle:
         """One time step in the air (motors on), never below the ground (up = 0)."""
         m = self.model
         decay = math.exp(-dt / m.gust_time_s)
-        spread = m.gust * math.sqrt(1 - decay * decay)
+        spread = self.gust * math.sqrt(1 - decay * decay)
         self._gust = [decay * g + spread * self._random.gauss(0, 1) for g in self._gust]
+        if self.broken:
+            self._fall(dt)
+            return
+        push_of_air = self._push_of_air()
+        share = dt / m.trim_s
+        self._trim = _limited([t + share * (-p - t) for t, p in
+                               zip(self._trim, push_of_air, strict=True)],
+                              m.max_wind_acceleration)
 
-        wanted = [velocity_setpoint[0] + self._gust[0], velocity_setpoint[1] + self._gust[1]]
-        wanted = _limited(wanted, m.max_speed)
+        wanted = _limited(list(velocity_setpoint[:2]), m.max_speed)
         gain = 1 / max(m.response_s, dt)
         push = _limited([(w - v) * gain for w, v in zip(wanted, self.velocity, strict=False)],
                         m.max_acceleration)
         up = min(max(velocity_setpoint[2], -m.max_descent), m.max_climb)
         lift = min(max((up - self.velocity[2]) * gain, -m.max_vertical_acceleration),
                    m.max_vertical_acceleration)
+        push = [a + t + p for a, t, p in zip(push, self._trim, push_of_air, strict=True)]
         self.velocity = [v + a * dt for v, a in zip(self.velocity, (*push, lift), strict=True)]
         self.position = [p + v * dt for p, v in zip(self.position, self.velocity, strict=True)]
         if self.position[2] <= 0:
@@ -95,6 +112,42 @@ class Vehicle:
         self.yaw = (self.yaw + math.pi) % (2 * math.pi) - math.pi
         self._drain(dt)
 
+    def blow(self, wind, gust: float) -> None:
+        """The wind changes: mean (east, north) and standard deviation, m/s."""
+        self.wind, self.gust = list(wind), gust
+
+    @property
+    def air_velocity(self) -> tuple[float, float]:
+        """Of the air over ground, gusts included, m/s."""
+        return self.wind[0] + self._gust[0], self.wind[1] + self._gust[1]
+
+    def _push_of_air(self) -> list[float]:
+        """Acceleration by moving air, beyond that in still air, which limits stand for."""
+        air = self.air_velocity
+        k = 0.5 * AIR_DENSITY * self.model.drag_area / self.model.mass
+
+        def drag(through):
+            speed = math.hypot(*through)
+            return [-k * speed * u for u in through]
+
+        still = drag(self.velocity[:2])
+        moving = drag([v - a for v, a in zip(self.velocity, air, strict=False)])
+        return [a - b for a, b in zip(moving, still, strict=True)]
+
+    def _fall(self, dt: float) -> None:
+        """Down with the air, at the speed at which a tumbling airframe falls."""
+        e, n, u = self.velocity
+        air = self.air_velocity
+        share = min(dt / 2.0, 1.0)
+        self.velocity = [e + share * (air[0] - e), n + share * (air[1] - n),
+                         max(u - GRAVITY * dt, -FALL_SPEED)]
+        self.position = [p + v * dt for p, v in zip(self.position, self.velocity, strict=True)]
+        if self.position[2] <= 0:
+            self.position[2], self.velocity = 0.0, [0.0, 0.0, 0.0]
+        self.yaw = (self.yaw + 6.0 * dt + math.pi) % (2 * math.pi) - math.pi
+        self.power_w = self.model.hover_power
+        self._spend(dt)
+
     def rest(self, armed: bool, dt: float) -> None:
         """One time step on the ground. Motors idle if armed; the charge is kept if not."""
         self.velocity = [0.0, 0.0, 0.0]
@@ -104,7 +157,8 @@ class Vehicle:
     def _drain(self, dt: float) -> None:
         """Hover power, plus work against parasitic drag and gravity."""
         m = self.model
-        level = math.hypot(self.velocity[0], self.velocity[1])
+        air = self.air_velocity
+        level = math.hypot(self.velocity[0] - air[0], self.velocity[1] - air[1])
         drag = 0.5 * AIR_DENSITY * m.drag_area * level ** 3
         climb = m.mass * GRAVITY * self.velocity[2]
         self.power_w = max(m.hover_power + (drag + climb) / m.efficiency, 0.3 * m.hover_power)
