@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+from parallel_city_ros.errors import ConfigError
 from parallel_city_ros.settings import check, require, setting
 
 
@@ -32,11 +33,18 @@ class PatrolTask:
     """From start to goal over free track points, PLANNER.md's symbols in words.
 
     start, goal : (3,) ENU metres in the map frame
+    must_visit : places, (3,) ENU metres each, that some leg passes within visit_radius
+    area : corners (east, north) of the polygon in which the ground is worth seeing; () for all
     """
 
     start: tuple[float, float, float]
     goal: tuple[float, float, float]
     drone: Drone = field(default_factory=Drone)
+    must_visit: tuple[tuple[float, float, float], ...] = ()
+    area: tuple[tuple[float, float], ...] = ()
+    model: str = setting("corrected", "reading of the paper's equations: corrected, or paper for "
+                         "the letter of them", choices=("corrected", "paper"))
+    occlusion: bool = setting(True, "whether buildings hide what is behind them")
     track_points: int = setting(40, "free points between start and goal (B)", low=1, high=1000)
     time_step_s: float = setting(4.0, "s, from one track point to the next (T_b)", above=0)
     min_altitude: float = setting(30.0, "m above ground, lower end of the band", above=0)
@@ -50,14 +58,52 @@ class PatrolTask:
     coverage_floor: float = setting(
         0.0, "least share of the reachable worth to see; 0: what the straight flight sees",
         low=0, high=1)
+    visit_radius: float = setting(10.0, "m, from a place to visit at which it is visited",
+                                  above=0, high=200)
+    battery_percent: float = setting(
+        100.0, "%, of the battery that this patrol may use: shortens the endurance", above=0,
+        high=100)
 
     def __post_init__(self):
         for name in ("start", "goal"):
             value = getattr(self, name)
-            require(len(value) == 3 and all(map(math.isfinite, value)), self, name,
+            require(_numbers(value, 3), self, name,
                     "three finite numbers, metres east, north and up")
+        for name, n, words in (("must_visit", 3, "three finite numbers, metres east, north, up"),
+                               ("area", 2, "two finite numbers, metres east and north")):
+            value = getattr(self, name)
+            require(isinstance(value, tuple | list) and all(_numbers(p, n) for p in value), self,
+                    name, f"a list of places of {words}")
+            # JSON brings lists
+            object.__setattr__(self, name, tuple(tuple(map(float, p)) for p in value))
+        require(len(self.area) == 0 or len(self.area) >= 3, self, "area",
+                "at least three corners, or none")
         check(self)
+        if len(self.must_visit) > self.track_points:
+            raise ConfigError(f"{len(self.must_visit)} places to visit need as many track points, "
+                              f"track_points is {self.track_points}; raise it or visit fewer")
+        require(self.model != "paper" or self.drone.camera_aperture_deg <= 85, self, "model",
+                "corrected where the camera's aperture is above 85 degrees: (5) compares with the "
+                "whole aperture")
         require(self.min_altitude < self.max_altitude, self, "min_altitude",
                 f"below max_altitude ({self.max_altitude})")
-        require(self.coverage_floor > 0 or self.start[:2] != self.goal[:2], self, "coverage_floor",
+        require(self.coverage_floor > 0 or self.must_visit or self.start[:2] != self.goal[:2],
+                self, "coverage_floor",
                 "above 0 where start and goal are the same, or not to patrol at all is best")
+
+    @property
+    def endurance_s(self) -> float:
+        """s, longest flight with the battery as it is."""
+        return self.drone.endurance_s * self.battery_percent / 100
+
+    @property
+    def closed(self) -> bool:
+        """Whether the patrol ends above where it begins."""
+        return self.start[:2] == self.goal[:2]
+
+
+def _numbers(value, n: int) -> bool:
+    try:
+        return len(value) == n and all(math.isfinite(v) for v in value)
+    except TypeError:
+        return False

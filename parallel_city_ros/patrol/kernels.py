@@ -1,0 +1,590 @@
+"""The compiled part of the evaluators: limits of a path, what is seen, and what that is worth.
+
+One file, because numba's cache on disk only looks whether the file of the function that is called
+has changed, not those of the functions in it. Kernels release the GIL and never use numba's own
+threads, whose layers abort on concurrent calls or kill forked children.
+
+Violation is a sum over points, legs and corners, so that who changes a few points evaluates only
+what hangs on them. Bitmaps are int64 words along the second axis of the map: column (i, j) is bit
+j % 64 of word j // 64 of row i. int64 and not uint64, because numba makes floats of sums of the
+two. Functions called for every cell take numbers and arrays, not the scene: it would be copied.
+"""
+
+from __future__ import annotations
+
+from math import floor, sqrt
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+
+MIN_STEP_M = 0.01       # a shorter step has no direction
+_SLACK = 1e-9
+KEY_M = 4.0             # edge of the cubes of the table of views
+
+
+# --- limits, length and noise ------------------------------------------------------------------
+
+@njit(cache=True, nogil=True)
+def _of_point(ground, limits, path, b):
+    """Noise (9) in metres and violation of the altitude band at track point b."""
+    x, y, z = path[b, 0], path[b, 1], path[b, 2]
+    nx, ny = ground.shape
+    # outside the map the ground of its border
+    i = min(max(int(floor((x - limits.x0) / limits.cell)), 0), nx - 1)
+    j = min(max(int(floor((y - limits.y0) / limits.cell)), 0), ny - 1)
+    h = z - ground[i, j]
+    noise = 0.0
+    if limits.paper > 0:
+        if z <= limits.noise_altitude:
+            noise = limits.noise_altitude - z - 1.0
+    elif h <= limits.noise_altitude:
+        noise = limits.noise_altitude - h + 1.0
+    return noise, 0.1 * (max(0.0, h - limits.max_altitude - _SLACK)
+                         + max(0.0, limits.min_altitude - h - _SLACK))
+
+
+@njit(cache=True, nogil=True)
+def _of_leg(clear, lowest_z, highest_z, limits, path, b):
+    """Length (7) and violation of climb (13), speed (14), map and clearance of the leg to b."""
+    nx, ny = clear.shape
+    cell, uneven = limits.cell, limits.uneven > 0
+    x, y, z = path[b - 1, 0], path[b - 1, 1], path[b - 1, 2]
+    dx, dy, dz = path[b, 0] - x, path[b, 1] - y, path[b, 2] - z
+    m = sqrt(dx * dx + dy * dy)
+    leg = sqrt(m * m + dz * dz)
+    violation = max(0.0, leg / limits.longest_leg - 1.0 - _SLACK)
+    if m < MIN_STEP_M:
+        violation += 1.0
+    else:
+        violation += max(0.0, abs(dz) / m / limits.tan_climb - 1.0 - _SLACK)
+    samples = int(leg / cell) + 1
+    u, v = (x - limits.x0) / cell, (y - limits.y0) / cell
+    du, dv, dz = dx / cell / samples, dy / cell / samples, dz / samples
+    for s in range(samples + 1):
+        fu, fv, fz = u + s * du, v + s * dv, z + s * dz
+        if not (0 <= fu < nx and 0 <= fv < ny):
+            violation += 0.1
+            continue
+        i, j = int(fu), int(fv)
+        depth = clear[i, j] - fz
+        if uneven:
+            depth = max(depth, lowest_z[i, j] - fz, fz - highest_z[i, j])
+        if depth > 0:
+            violation += 0.02 + 0.01 * depth
+    return leg, violation
+
+
+@njit(cache=True, nogil=True)
+def _of_corner(cos_turn, path, b):
+    """Violation of the turn (12) at track point b."""
+    mx, my = path[b, 0] - path[b - 1, 0], path[b, 1] - path[b - 1, 1]
+    dx, dy = path[b + 1, 0] - path[b, 0], path[b + 1, 1] - path[b, 1]
+    before, after = sqrt(mx * mx + my * my), sqrt(dx * dx + dy * dy)
+    if before < MIN_STEP_M or after < MIN_STEP_M:
+        return 0.0
+    return max(0.0, cos_turn - (mx * dx + my * dy) / (before * after) - _SLACK)
+
+
+@njit(cache=True, nogil=True)
+def _of_visits(places, radius, path):
+    """Violation of the places to visit: by how many radii the legs pass each too far away."""
+    violation = 0.0
+    for k in range(places.shape[0]):
+        least = np.inf
+        for b in range(path.shape[0] - 1):
+            along, square = 0.0, 0.0
+            for d in range(3):
+                step = path[b + 1, d] - path[b, d]
+                along += step * (places[k, d] - path[b, d])
+                square += step * step
+            share = min(max(along / square, 0.0), 1.0) if square > 0 else 0.0
+            gap = 0.0
+            for d in range(3):
+                gap += (path[b, d] + share * (path[b + 1, d] - path[b, d]) - places[k, d]) ** 2
+            least = min(least, gap)
+        violation += max(0.0, sqrt(least) / radius - 1.0 - _SLACK)
+    return violation
+
+
+@njit(cache=True, nogil=True)
+def of_path(scene, path):
+    """Length, noise and violation without coverage; violation is -1 for what is no number."""
+    n = path.shape[0]
+    for b in range(n):
+        for d in range(3):
+            if not np.isfinite(path[b, d]):
+                return 0.0, 0.0, -1.0
+    ground, clear, lowest_z, highest_z, limits = (
+        scene.ground, scene.clear, scene.lowest_z, scene.highest_z, scene.limits)
+    length, noise, violation = 0.0, 0.0, 0.0
+    for b in range(n):
+        more, broken = _of_point(ground, limits, path, b)
+        noise += more
+        violation += broken
+        if b > 0:
+            more, broken = _of_leg(clear, lowest_z, highest_z, limits, path, b)
+            length += more
+            violation += broken
+        if b > 1:
+            violation += _of_corner(limits.cos_turn, path, b - 1)
+    violation += max(0.0, scene.duration_share - 1.0)                    # (15)
+    return length, noise, violation + _of_visits(scene.must_visit, scene.visit_radius, path)
+
+
+@njit(cache=True, nogil=True)
+def score(scene, length, noise, violation, worth, out):
+    """Writes f1 in km², f2, f3, F and G; worth is the weighted number of cells seen."""
+    if violation < 0:
+        out[0], out[1], out[2], out[3], out[4] = 0.0, 0.0, 0.0, np.inf, 1e9
+        return
+    f1 = 1e-6 * scene.camera.cell * scene.camera.cell * worth
+    f2 = scene.carbon_per_km * length / 1000.0                           # (8)
+    if f1 <= 0.0:
+        violation += 1.0
+    elif f1 < scene.floor_km2 * (1.0 - 1e-9):
+        violation += 1.0 - f1 / scene.floor_km2
+    out[0], out[1], out[2], out[4] = f1, f2, noise, violation
+    if f1 <= 0:
+        out[3] = np.inf
+    elif scene.limits.paper > 0:
+        out[3] = f2 * noise / f1                                         # (11), to the letter
+    else:
+        out[3] = f2 * (noise + 1.0) / f1
+
+
+# --- what is seen ------------------------------------------------------------------------------
+
+@intrinsic
+def popcount(typing, word):
+    """Number of bits that are set in an int64."""
+    def generate(context, builder, signature, arguments):
+        count = builder.module.declare_intrinsic("llvm.ctpop", [ir.IntType(64)])
+        return builder.call(count, arguments)
+    return types.int64(types.int64), generate
+
+
+@njit(cache=True, nogil=True)
+def cone_over(surface, drop):
+    """(nx, ny) highest z at which what stands around a cell can block a line of sight from it.
+
+    drop : by which a cone that stands upside down over each other column falls per cell. Two
+    passes over neighbours, in which ways are up to 8.3 % longer than the crow flies.
+    """
+    nx, ny = surface.shape
+    # a line enters a column up to 0.71 cells before its centre
+    cone = surface + 0.71 * drop
+    beside = np.full((nx, ny), -np.inf)
+    straight, across = drop / 1.083, drop * sqrt(2.0) / 1.083
+    for turn in range(2):
+        for a in range(nx):
+            for b in range(ny):
+                i, j, s = (a, b, -1) if turn == 0 else (nx - 1 - a, ny - 1 - b, 1)
+                for di, dj in ((s, -1), (s, 0), (s, 1), (0, s)):
+                    if 0 <= i + di < nx and 0 <= j + dj < ny:
+                        fall = across if di != 0 and dj != 0 else straight
+                        near = max(cone[i + di, j + dj], beside[i + di, j + dj])
+                        beside[i, j] = max(beside[i, j], near - fall)
+    return beside
+
+
+@njit(cache=True, nogil=True)
+def _blocked(surface, i, j, z, u, v, height, tallest):
+    """Does a column stand in the line from cell (i, j) at z to (u, v, height), in cells?
+
+    Visits every cell that the line crosses (Amanatides & Woo 1987) until it is higher than all
+    around. The line rises, so that a column is in the way iff it is higher than the line where
+    that enters its cell.
+    """
+    dx, dy, dz = u - (i + 0.5), v - (j + 0.5), height - z
+    step_x, step_y = (1 if dx > 0 else -1), (1 if dy > 0 else -1)
+    # share of the line at the next border and from border to border
+    next_x = 0.5 / abs(dx) if dx != 0 else np.inf
+    next_y = 0.5 / abs(dy) if dy != 0 else np.inf
+    width_x, width_y = 2 * next_x, 2 * next_y
+    a, b = i, j
+    nx, ny = surface.shape
+    while True:
+        if next_x < next_y:
+            share = next_x
+            a += step_x
+            next_x += width_x
+        else:
+            share = next_y
+            b += step_y
+            next_y += width_y
+        if share >= 1.0 or a < 0 or b < 0 or a >= nx or b >= ny:
+            return False
+        level = z + dz * share
+        if level >= tallest:
+            return False
+        if surface[a, b] > level:
+            return True
+
+
+@njit(cache=True, nogil=True)
+def view(surface, tallest, camera, x, y, height, bits, head):
+    """Writes the bitmap of what is seen from a point: (2), (4), (5).
+
+    bits : flat int64 out; head : (4,) int out, first row, rows, first word, words of a row
+    """
+    nx, ny = surface.shape
+    cell, square_slope, square_slant = camera.cell, camera.slope**2, camera.slant**2
+    paper, occlusion = camera.paper > 0, camera.occlusion > 0
+    u, v = (x - camera.x0) / cell, (y - camera.y0) / cell
+    head[0], head[1], head[2], head[3] = 0, 0, 0, 0
+    if not (0 <= u < nx and 0 <= v < ny) or not height > camera.bottom:
+        return
+    r = min((height - camera.bottom) * camera.slope, camera.reach) / cell
+    i0, i1 = max(0, int(u - r)), min(nx, int(u + r) + 1)
+    first, last = max(0, int(v - r)), min(ny, int(v + r) + 1)
+    k0 = first >> 6
+    words = ((last - 1) >> 6) - k0 + 1
+    head[0], head[1], head[2], head[3] = i0, i1 - i0, k0, words
+    for at in range((i1 - i0) * words):
+        bits[at] = 0
+    for i in range(i0, i1):
+        row = (i - i0) * words - k0
+        beside = (i + 0.5 - u) ** 2
+        # of the row, only what lies in the circle of the radius
+        w = sqrt(max(r * r - beside, 0.0)) + 1e-6
+        for j in range(max(first, int(v - w)), min(last, int(v + w) + 1)):
+            z = surface[i, j]
+            q = height - z
+            square = (beside + (j + 0.5 - v) ** 2) * cell * cell
+            if q <= 0 or square > q * q * square_slope:
+                continue
+            if paper:
+                if q > camera.slant:
+                    continue
+            elif square + q * q > square_slant:
+                continue
+            top = tallest[i, j]
+            if occlusion and top > z and _blocked(surface, i, j, z, u, v, height, top):
+                continue
+            bits[row + (j >> 6)] |= np.int64(1) << (j & 63)
+
+
+@njit(cache=True, nogil=True)
+def mark_seen(scene, points, stamps, stamp):
+    """Stamps the cells seen from the points; the weight of those, each once.
+
+    In the paper's literal reading (1) each as often as it is seen.
+    """
+    surface, tallest, weights, camera = scene.surface, scene.tallest, scene.weights, scene.camera
+    reach = int(camera.reach / camera.cell) + 2
+    bits = np.empty((2 * reach + 1) * ((2 * reach + 1) // 64 + 2), np.int64)
+    head = np.empty(4, np.int64)
+    total, again = 0.0, camera.paper > 0
+    for n in range(points.shape[0]):
+        view(surface, tallest, camera, points[n, 0], points[n, 1], points[n, 2], bits, head)
+        for r in range(head[1]):
+            i = head[0] + r
+            for k in range(head[3]):
+                word = bits[r * head[3] + k]
+                while word != 0:
+                    low = word & -word
+                    j = 64 * (head[2] + k) + popcount(low - 1)
+                    word ^= low
+                    if again or stamps[i, j] != stamp:
+                        stamps[i, j] = stamp
+                        total += weights[i, j]
+    return total
+
+
+@njit(cache=True, nogil=True)
+def evaluate_exact(scene, paths, stamps, stamp, out):
+    """Scores of (Q, N, 3) paths into (Q, 5); stamps above stamp are used."""
+    for q in range(paths.shape[0]):
+        length, noise, violation = of_path(scene, paths[q])
+        worth = 0.0
+        if violation >= 0:
+            worth = mark_seen(scene, paths[q], stamps, stamp + q + 1)
+        score(scene, length, noise, violation, worth, out[q])
+
+
+# --- the table of views ------------------------------------------------------------------------
+
+@njit(cache=True, nogil=True)
+def _place(keys, key):
+    """Where a key is in the hash table, or would go."""
+    mask = len(keys) - 1
+    at = (key * np.int64(-7046029254386353131) >> 20) & mask
+    while keys[at] != key and keys[at] != -1:
+        at = (at + 1) & mask
+    return at
+
+
+@njit(cache=True, nogil=True)
+def index_keys(keys, slots, key_of):
+    """Fills an empty hash table."""
+    for n in range(len(key_of)):
+        at = _place(keys, key_of[n])
+        keys[at], slots[at] = key_of[n], n
+
+
+@njit(cache=True, nogil=True)
+def _look_up(surface, tallest, camera, x, y, z, keys, slots, bits, heads, used, key_of, state):
+    """Record of the cube around a point, made if need be; -1 if there is no room."""
+    i = np.int64((x - camera.x0) / KEY_M)
+    j = np.int64((y - camera.y0) / KEY_M)
+    k = np.int64((z - camera.bottom) / KEY_M)
+    key = (k << 40) | (i << 20) | j
+    at = _place(keys, key)
+    if keys[at] == key:
+        slot = np.int64(slots[at])
+    else:
+        slot = state[0]
+        if slot >= len(used):
+            return -1
+        nx, ny = surface.shape
+        # a cube at the border has its centre outside, but the point is inside
+        cx = min(camera.x0 + (i + 0.5) * KEY_M, camera.x0 + nx * camera.cell - 1e-6)
+        cy = min(camera.y0 + (j + 0.5) * KEY_M, camera.y0 + ny * camera.cell - 1e-6)
+        view(surface, tallest, camera, cx, cy, camera.bottom + (k + 0.5) * KEY_M, bits[slot],
+             heads[slot])
+        keys[at], slots[at] = key, slot
+        key_of[slot] = key
+        state[0] += 1
+    used[slot] = state[1]
+    return slot
+
+
+@njit(cache=True, nogil=True)
+def _join(canvas, stride, head, bits, low, high):
+    """ORs a record into the canvas; low and high: words touched of each row."""
+    i0, rows, k0, words = head[0], head[1], head[2], head[3]
+    for i in range(i0, i0 + rows):
+        low[i] = min(low[i], k0)
+        high[i] = max(high[i], k0 + words)
+    at = i0 * stride + k0
+    if words == 2:
+        for r in range(rows):
+            canvas[at + r * stride] |= bits[2 * r]
+            canvas[at + r * stride + 1] |= bits[2 * r + 1]
+    elif words == 1:
+        for r in range(rows):
+            canvas[at + r * stride] |= bits[r]
+    else:
+        for r in range(rows):
+            for k in range(words):
+                canvas[at + r * stride + k] |= bits[r * words + k]
+
+
+@njit(cache=True, nogil=True)
+def _count(canvas, stride, planes, low, high, i0, i1, sums):
+    """Adds the bits of the canvas in each plane to the sums, and clears the canvas."""
+    for i in range(i0, i1):
+        for k in range(i * stride + low[i], i * stride + high[i]):
+            word = canvas[k]
+            for p in range(planes.shape[0]):
+                sums[p] += popcount(word & planes[p, k])
+            canvas[k] = 0
+        low[i], high[i] = stride, 0
+
+
+@njit(cache=True, nogil=True)
+def _count_one(canvas, stride, plane, low, high, i0, i1):
+    """As _count, for one plane."""
+    total = 0
+    for i in range(i0, i1):
+        for k in range(i * stride + low[i], i * stride + high[i]):
+            total += popcount(canvas[k] & plane[k])
+            canvas[k] = 0
+        low[i], high[i] = stride, 0
+    return total
+
+
+@njit(cache=True, nogil=True)
+def evaluate_by_table(scene, paths, first, keys, slots, bits, heads, used, key_of, state, canvas,
+                      low, high, planes, unit, out):
+    """Scores of (Q, N, 3) paths from the first on into (Q, 5).
+
+    Returns the number of paths that are done; fewer than all if the table is full.
+    """
+    n = paths.shape[1]
+    nx, ny = scene.surface.shape
+    stride = canvas.shape[0] // nx
+    surface, tallest, camera = scene.surface, scene.tallest, scene.camera
+    cell, x0, y0, bottom = camera.cell, camera.x0, camera.y0, camera.bottom
+    at = np.empty(n, np.int64)
+    sums = np.zeros(planes.shape[0], np.int64)
+    for q in range(first, paths.shape[0]):
+        path = paths[q]
+        length, noise, violation = of_path(scene, path)
+        if violation < 0:
+            score(scene, length, noise, violation, 0.0, out[q])
+            continue
+        state[1] += 1
+        found, i0, i1 = 0, nx, 0
+        for b in range(n):
+            u, v = (path[b, 0] - x0) / cell, (path[b, 1] - y0) / cell
+            if not (0 <= u < nx and 0 <= v < ny) or path[b, 2] <= bottom:
+                continue
+            slot = _look_up(surface, tallest, camera, path[b, 0], path[b, 1], path[b, 2], keys,
+                            slots, bits, heads, used, key_of, state)
+            if slot < 0:
+                return q
+            at[found] = slot
+            found += 1
+        sums[:] = 0
+        for f in range(found):
+            slot = at[f]
+            _join(canvas, stride, heads[slot], bits[slot], low, high)
+            i0, i1 = min(i0, heads[slot, 0]), max(i1, heads[slot, 0] + heads[slot, 1])
+            if camera.paper > 0:         # (1): each as often as it is seen
+                _count(canvas, stride, planes, low, high, i0, i1, sums)
+        if planes.shape[0] == 1:
+            sums[0] += _count_one(canvas, stride, planes[0], low, high, i0, i1)
+        else:
+            _count(canvas, stride, planes, low, high, i0, i1, sums)
+        worth = 0.0
+        for p in range(len(sums)):
+            worth += sums[p] * unit * (1 << p)
+        score(scene, length, noise, violation, worth, out[q])
+    return paths.shape[0]
+
+
+# --- local search: one path, of which a few points change at a time -----------------------------
+
+@njit(cache=True, nogil=True)
+def _add_view(counts, weights, again, bits, head, sign):
+    """Adds (1) or takes away (-1) one view; by how much the weight of what is seen changes."""
+    change = 0.0
+    for r in range(head[1]):
+        i = head[0] + r
+        for k in range(head[3]):
+            word = bits[r * head[3] + k]
+            while word != 0:
+                low = word & -word
+                j = 64 * (head[2] + k) + popcount(low - 1)
+                word ^= low
+                before = counts[i, j]
+                counts[i, j] = before + sign
+                if again or (before == 0 if sign > 0 else before == 1):
+                    change += weights[i, j]
+    return sign * change
+
+
+@njit(cache=True, nogil=True)
+def anneal(scene, path, moves, sizes, widths, heat, seed, counts, best, out):
+    """Annealed smooth bumps on the points of one path, each re-evaluated in O(changed points).
+
+    path : (N, 3) in and out, the current path; best : (N, 3) out, the best one on the way
+    sizes : (2,) standard deviation of a bump level and up, metres, and widths : (2,) least and
+        largest half width in points, both as they are at the beginning
+    heat : (3,) temperature at the first and after the last move of the whole search as share of
+        F, and the share of the search that is over; and (4th) the share that these moves are
+    counts : (nx, ny) int16 zeros, and zeros again at the end
+    out : (2, 5) scores of the path and of the best
+
+    Returns the number of moves made; none are made if the ends leave nothing to move.
+    """
+    n = path.shape[0]
+    ground, clear, lowest_z, highest_z, limits = (
+        scene.ground, scene.clear, scene.lowest_z, scene.highest_z, scene.limits)
+    surface, tallest, weights, camera = scene.surface, scene.tallest, scene.weights, scene.camera
+    again = camera.paper > 0
+    np.random.seed(seed)
+    reach = int(camera.reach / camera.cell) + 2
+    size = (2 * reach + 1) * ((2 * reach + 1) // 64 + 2)
+    # two records for each point: the one in use and the one that is tried
+    bits, heads = np.zeros((2 * n, size), np.int64), np.zeros((2 * n, 4), np.int64)
+    side = np.zeros(n, np.int64)
+    noise, at_point = np.zeros(n), np.zeros(n)
+    legs, at_leg, at_corner = np.zeros(n), np.zeros(n), np.zeros(n)
+    kept = np.empty((5, n))
+    before = np.empty((n, 3))
+    worth = 0.0
+    for b in range(n):
+        view(surface, tallest, camera, path[b, 0], path[b, 1], path[b, 2], bits[2 * b],
+             heads[2 * b])
+        worth += _add_view(counts, weights, again, bits[2 * b], heads[2 * b], 1)
+        noise[b], at_point[b] = _of_point(ground, limits, path, b)
+        if b > 0:
+            legs[b], at_leg[b] = _of_leg(clear, lowest_z, highest_z, limits, path, b)
+        if 0 < b < n - 1:
+            at_corner[b] = _of_corner(limits.cos_turn, path, b)
+    always = max(0.0, scene.duration_share - 1.0)
+    trial = np.empty(5)
+
+    broken = (always + at_point.sum() + at_leg.sum() + at_corner.sum()
+              + _of_visits(scene.must_visit, scene.visit_radius, path))
+    score(scene, legs.sum(), noise.sum(), broken, worth, out[0])
+    out[1] = out[0]
+    best[:] = path
+    stride = 1.0
+    for move in range(moves):
+        over = heat[2] + heat[3] * move / moves
+        shrink = 0.05 + 0.95 * (1.0 - over)
+        centre = np.random.randint(0, n)
+        width = np.exp(np.random.uniform(np.log(widths[0]), np.log(widths[1])))
+        kind = np.random.random()
+        east, north, up = (np.random.normal(), np.random.normal(), np.random.normal())
+        east *= sizes[0] * shrink * stride
+        north *= sizes[0] * shrink * stride
+        up *= sizes[1] * shrink * stride
+        if kind < 0.35:
+            east, north = 0.0, 0.0
+        elif kind < 0.7:
+            up = 0.0
+        first, last = max(1, int(centre - width) + 1), min(n - 2, int(centre + width))
+        if last < first:
+            continue
+        low, high = first - 1, min(n, last + 3)     # terms that may change: low <= b < high
+        for b in range(low, high):
+            kept[0, b], kept[1, b], kept[2, b] = noise[b], at_point[b], legs[b]
+            kept[3, b], kept[4, b] = at_leg[b], at_corner[b]
+        for b in range(first, last + 1):
+            share = 0.5 + 0.5 * np.cos(np.pi * (b - centre) / width)
+            before[b] = path[b]
+            path[b, 0] += share * east
+            path[b, 1] += share * north
+            path[b, 2] += share * up
+            noise[b], at_point[b] = _of_point(ground, limits, path, b)
+        for b in range(first, last + 2):
+            legs[b], at_leg[b] = _of_leg(clear, lowest_z, highest_z, limits, path, b)
+        for b in range(max(1, first - 1), min(n - 1, last + 2)):
+            at_corner[b] = _of_corner(limits.cos_turn, path, b)
+        broken = (always + at_point.sum() + at_leg.sum() + at_corner.sum()
+                  + _of_visits(scene.must_visit, scene.visit_radius, path))
+        better, seen = False, worth
+        if broken <= out[0, 4]:     # else worse whatever it sees: by Deb's rules G comes first
+            for b in range(first, last + 1):
+                old, new = 2 * b + side[b], 2 * b + 1 - side[b]
+                view(surface, tallest, camera, path[b, 0], path[b, 1], path[b, 2], bits[new],
+                     heads[new])
+                seen += _add_view(counts, weights, again, bits[new], heads[new], 1)
+                seen += _add_view(counts, weights, again, bits[old], heads[old], -1)
+            score(scene, legs.sum(), noise.sum(), broken, seen, trial)
+            if trial[4] > 0 or out[0, 4] > 0:
+                better = trial[4] < out[0, 4] or (trial[4] == out[0, 4] and trial[3] <= out[0, 3])
+            else:
+                warm = abs(out[1, 3]) * heat[0] * (heat[1] / heat[0]) ** over
+                better = trial[3] <= out[0, 3] or np.random.random() < np.exp(
+                    (out[0, 3] - trial[3]) / warm)
+            for b in range(first, last + 1):
+                old, new = 2 * b + side[b], 2 * b + 1 - side[b]
+                if better:
+                    side[b] = 1 - side[b]
+                else:
+                    _add_view(counts, weights, again, bits[old], heads[old], 1)
+                    _add_view(counts, weights, again, bits[new], heads[new], -1)
+        if better:
+            worth = seen
+            out[0] = trial
+            stride = min(stride * 1.1, 3.0)
+            if (out[0, 4] < out[1, 4] or (out[0, 4] == out[1, 4] and out[0, 3] < out[1, 3])):
+                out[1] = out[0]
+                best[:] = path
+        else:
+            stride = max(stride * 0.97, 0.1)
+            for b in range(first, last + 1):
+                path[b] = before[b]
+            for b in range(low, high):
+                noise[b], at_point[b], legs[b] = kept[0, b], kept[1, b], kept[2, b]
+                at_leg[b], at_corner[b] = kept[3, b], kept[4, b]
+    for b in range(n):
+        _add_view(counts, weights, again, bits[2 * b + side[b]], heads[2 * b + side[b]], -1)
+    return moves
