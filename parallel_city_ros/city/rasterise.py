@@ -485,7 +485,19 @@ def pack(index, words, full):
 
 
 @njit(cache=True, nogil=True)
-def shell(index, words, nx, ny, out):
+def _word(index, words, i, j, c):
+    """The 16 voxels of column (i, j) in layer c of chunks; 0 outside."""
+    if i < 0 or j < 0 or c < 0:
+        return np.uint32(0)
+    a, b = i // CHUNK, j // CHUNK
+    if a >= index.shape[0] or b >= index.shape[1] or c >= index.shape[2]:
+        return np.uint32(0)
+    row = index[a, b, c]
+    return np.uint32(words[row, i % CHUNK, j % CHUNK]) if row >= 0 else np.uint32(0)
+
+
+@njit(cache=True, nogil=True)
+def shell(index, words, out):
     """Filled voxels with a free neighbour at a face: written to (N, 3) out, their number.
 
     Call with an empty out to count them.
@@ -499,25 +511,28 @@ def shell(index, words, nx, ny, out):
                     continue
                 for x in range(CHUNK):
                     for y in range(CHUNK):
-                        word = words[row, x, y]
+                        word = np.uint32(words[row, x, y])
                         if word == 0:
                             continue
                         i, j = a * CHUNK + x, b * CHUNK + y
-                        for bit in range(CHUNK):
-                            if not (word >> bit) & 1:
-                                continue
-                            k = c * CHUNK + bit
-                            if (i > 0 and j > 0 and k > 0 and i < nx - 1 and j < ny - 1
-                                    and is_filled(index, words, i - 1, j, k)
-                                    and is_filled(index, words, i + 1, j, k)
-                                    and is_filled(index, words, i, j - 1, k)
-                                    and is_filled(index, words, i, j + 1, k)
-                                    and is_filled(index, words, i, j, k - 1)
-                                    and is_filled(index, words, i, j, k + 1)):
-                                continue
-                            if len(out):
-                                out[n, 0], out[n, 1], out[n, 2] = i, j, k
-                            n += 1
+                        below = _word(index, words, i, j, c - 1) >> np.uint32(CHUNK - 1)
+                        above = _word(index, words, i, j, c + 1) & np.uint32(1)
+                        hidden = (_word(index, words, i - 1, j, c)
+                                  & _word(index, words, i + 1, j, c)
+                                  & _word(index, words, i, j - 1, c)
+                                  & _word(index, words, i, j + 1, c)
+                                  & ((word << np.uint32(1)) | below)
+                                  & ((word >> np.uint32(1)) | (above << np.uint32(CHUNK - 1))))
+                        word &= ~hidden
+                        bit = 0
+                        while word:
+                            if word & np.uint32(1):
+                                if len(out):
+                                    out[n, 0], out[n, 1] = i, j
+                                    out[n, 2] = c * CHUNK + bit
+                                n += 1
+                            word >>= np.uint32(1)
+                            bit += 1
     return n
 
 

@@ -127,8 +127,7 @@ class VoxelGrid:
 
     def shell(self) -> np.ndarray:
         """(N, 3) int32 indices of the occupied voxels that have a free neighbour at a face."""
-        return self._list(lambda out: rasterise.shell(self.chunk_index, self.words, *self.shape[:2],
-                                                      out))
+        return self._list(lambda out: rasterise.shell(self.chunk_index, self.words, out))
 
     @staticmethod
     def _list(write):
