@@ -37,6 +37,9 @@ HELSINKI_HOME = "60.16951,24.95246,0"
 ARGUMENTS = {
     "city_file": ("", "city file: OpenStreetMap or GeoJSON; empty: that of config, or else "
                       "central Helsinki"),
+    "state_folder": ("~/.ros/parallel_city", "events of the city outlive a restart of the map "
+                                             "server here; empty: that of config, or else they "
+                                             "do not"),
     "autopilot": ("sim", "sim: a simulated PX4 for each drone; or a MAVSDK address such as "
                          "udpin://127.0.0.1:14540, of which the next drones take the next ports; "
                          "or one for each drone, separated by commas"),
@@ -75,6 +78,8 @@ def system(context):
     simulated = asked["autopilot"] == "sim"
     addresses = addresses_of(asked["autopilot"], len(drones))
     city = {"city_file": os.path.abspath(asked["city_file"])} if asked["city_file"] else {}
+    if asked["state_folder"]:
+        city["state_folder"] = os.path.expanduser(asked["state_folder"])
 
     def settings(**values):
         return [*files, {name: ParameterValue(value, value_type=type(value))

