@@ -142,7 +142,8 @@ def _coarse(index, words, i0, j0, factor, near):
     w, h, d = near.shape
     any_filled = False
     cx, cy, cz = index.shape
-    for a in range(max(0, (i0 - 1) * factor // CHUNK), min(cx, (i0 + w + 1) * factor // CHUNK + 1)):
+    for a in range(max(0, (i0 - 1) * factor // CHUNK),
+                   min(cx, (i0 + w + 1) * factor // CHUNK + 1)):
         for b in range(max(0, (j0 - 1) * factor // CHUNK),
                        min(cy, (j0 + h + 1) * factor // CHUNK + 1)):
             for c in range(cz):

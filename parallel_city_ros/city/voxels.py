@@ -64,7 +64,7 @@ class VoxelGrid:
 
     @cached_property
     def map_hash(self) -> str:
-        """SHA-256 over geometry, ground and occupancy of the base: the same file, the same hash."""
+        """SHA-256 over geometry, ground and occupancy of the base: same file, same hash."""
         if self.base_hash:
             return self.base_hash
         ground = self.terrain

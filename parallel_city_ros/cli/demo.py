@@ -130,10 +130,10 @@ class _Loop:
                      f"{base.resolution:g} m, map {base.map_hash[:12]}")
         usual = PatrolTask(start=(0.0, 0.0, 0.0), goal=(1.0, 0.0, 0.0))
         reach = (usual.track_points + 1) * usual.time_step_s * usual.drone.max_speed
-        ends = [(*end, base.origin[2] + END_ALTITUDE_M)
+        ends = [(*end, float(base.ground_at(end)) + END_ALTITUDE_M)
                 for end in two_ends(base, OPEN_M, DETOUR_SHARE * reach)]
         task = PatrolTask(start=ends[0], goal=ends[1])
-        home = base.frame.to_wgs84((*ends[0][:2], base.origin[2]))
+        home = base.frame.to_wgs84((*ends[0][:2], float(base.ground_at(ends[0]))))
         with SimulatedAutopilot(home, speed_factor=self._settings.speed_factor,
                                 seed=self._settings.seed) as autopilot:
             try:

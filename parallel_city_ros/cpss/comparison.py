@@ -111,7 +111,7 @@ def compare(plan: PatrolPlan, track, evaluator: Evaluator,
     length = float(np.linalg.norm(np.diff(patrol, axis=0), axis=1).sum())
     carbon = plan.task.drone.carbon_per_km * length / 1000
     coverage, noise = float(scores.coverage_km2[0]), float(scores.noise_m[0])
-    height = patrol[:, 2] - evaluator.grid.origin[2]
+    height = patrol[:, 2] - evaluator.grid.ground_at(patrol)
     flown = Objectives(
         coverage_km2=coverage, carbon=carbon, noise_m=noise,
         fitness=carbon * (noise + 1) / coverage if coverage > 0 else float("inf"),

@@ -378,8 +378,9 @@ def odometry_to_ros(telemetry: Telemetry, grid: VoxelGrid, stamp: Time, child: s
     """Pose in the map frame, twist in the body frame (REP 105, nav_msgs/Odometry)."""
     east, north, _ = grid.frame.to_enu(telemetry.latitude_deg, telemetry.longitude_deg)
     odometry = Odometry(header=header(stamp), child_frame_id=child)
-    odometry.pose.pose.position = point_to_ros(
-        (east, north, telemetry.height_m + grid.origin[2]))
+    home = telemetry.home or (telemetry.latitude_deg, telemetry.longitude_deg)
+    ground = float(grid.ground_at(grid.frame.to_enu(*home[:2])))     # of which height_m is above
+    odometry.pose.pose.position = point_to_ros((east, north, telemetry.height_m + ground))
     yaw = telemetry.yaw if math.isfinite(telemetry.yaw) else 0.0
     odometry.pose.pose.orientation.z = math.sin(yaw / 2)
     odometry.pose.pose.orientation.w = math.cos(yaw / 2)

@@ -484,12 +484,13 @@ def draw_altitude(path: str | Path, city_grid: VoxelGrid, sorties: Sequence[Sort
 
 
 def _draw_profile(axes, city_grid, s: Sortie, events):
-    task, c, ground = s.plan.task, colour(s.number), float(city_grid.origin[2])
+    task, c = s.plan.task, colour(s.number)
     at, points = resample(s.plan.path, 1.0)
+    ground = city_grid.ground_at(points)
     axes.fill_between(at, 0, surface_under(city_grid, points) - ground, color=_PROFILE,
                       linewidth=0, zorder=2)
     for event in events:
-        _draw_block(axes, at, points, s, event, ground)
+        _draw_block(axes, at, points, s, event)
     axes.axhspan(task.min_altitude, task.max_altitude, color=EXTRA_COLOUR, alpha=0.08,
                  linewidth=0, zorder=1)
     for level, text, ink, look in (
@@ -501,18 +502,23 @@ def _draw_profile(axes, city_grid, s: Sortie, events):
                       xycoords=("axes fraction", "data"), size=8, color=ink, va="center")
     flown_at, flown = s.flown_along
     if len(flown):
-        axes.plot(flown_at, flown[:, 2] - ground, color=c, linewidth=2.8, zorder=5,
-                  path_effects=_WHITE_EDGE)
+        axes.plot(flown_at, flown[:, 2] - city_grid.ground_at(flown), color=c, linewidth=2.8,
+                  zorder=5, path_effects=_WHITE_EDGE)
     axes.plot(at, points[:, 2] - ground, color=dark(c), linewidth=1.0, dashes=(4, 2), zorder=6)
-    _mark_clearance(axes, s, ground)
+    _mark_clearance(axes, s)
     axes.set_ylim(0, 1.12 * max(task.noise_altitude, task.max_altitude,
-                                points[:, 2].max() - ground,
-                                *(e.upper_z - ground for e in events)))
+                                (points[:, 2] - ground).max(),
+                                *(e.upper_z - _ground_of(s, e) for e in events)))
 
 
-def _draw_block(axes, at, points, s: Sortie, event, ground):
+def _ground_of(s: Sortie, event) -> float:
+    return float(s.grid.ground_at(event.polygon.centroid.coords[0]))
+
+
+def _draw_block(axes, at, points, s: Sortie, event):
     """The stretches of a route over an event's footprint, and whether the plan knew of it."""
     over = shapely.dwithin(event.polygon, shapely.points(points[:, :2]), s.grid.resolution)
+    ground = _ground_of(s, event)
     for crossing, run in _runs(over):
         if not crossing:
             continue
@@ -528,19 +534,19 @@ def _draw_block(axes, at, points, s: Sortie, event, ground):
                       color=EVENT_COLOUR, zorder=7)
 
 
-def _mark_clearance(axes, s: Sortie, ground):
+def _mark_clearance(axes, s: Sortie):
     """An arrow where the drone is least high above what is under it."""
     at, line = s.flown_along
     if len(line) < 2:
         at, line = resample(s.plan.path, 1.0)
     roofs = surface_under(s.grid, line)
     k = int(np.argmin(line[:, 2] - roofs))
-    gap = float(line[k, 2] - roofs[k])
+    gap, ground = float(line[k, 2] - roofs[k]), float(s.grid.ground_at(line[k]))
     axes.annotate("", (at[k], roofs[k] - ground), (at[k], line[k, 2] - ground), zorder=7,
                   arrowprops=dict(arrowstyle="<->", color=INK, linewidth=1.1, shrinkA=0,
                                   shrinkB=0))
     right = k < len(at) * 0.8
-    axes.annotate(f"{gap:.0f} m above the roof" if roofs[k] > ground else
+    axes.annotate(f"{gap:.0f} m above the roof" if roofs[k] > ground + s.grid.resolution else
                   f"{gap:.0f} m above the street",
                   (at[k], (roofs[k] + line[k, 2]) / 2 - ground), (6 if right else -6, 0),
                   textcoords="offset points", ha="left" if right else "right", va="center",

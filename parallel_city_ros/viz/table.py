@@ -33,7 +33,7 @@ class Measure:
 def measures(sorties: Sequence[Sortie], sortie: Sortie) -> list[Measure]:
     """What a sortie was planned to do, and what it did. The same rows for every sortie."""
     c, path = sortie.comparison, sortie.plan.path
-    height = path[:, 2] - sortie.grid.origin[2]
+    height = path[:, 2] - sortie.grid.ground_at(path)
     heard = float(np.mean(height <= sortie.plan.task.noise_altitude))
     return [
         Measure("Distance", "m", c.planned_length_m, c.flown_length_m),

@@ -16,7 +16,8 @@ def random_grid(seed, resolution, shape=(70, 60, 40)):
     for _ in range(6):
         low = rng.integers(0, np.array(shape) - 8)
         high = low + rng.integers(1, 8, 3)
-        occupied[low[0]:high[0], low[1]:high[1], (0 if rng.random() < 0.5 else low[2]):high[2]] = True
+        low[2] *= rng.random() < 0.5    # half of them stand on the ground
+        occupied[low[0]:high[0], low[1]:high[1], low[2]:high[2]] = True
     return VoxelGrid.from_dense(occupied, [-30.0, 12.0, 4.0], resolution, LocalFrame(60.0, 25.0))
 
 

@@ -12,7 +12,8 @@ from parallel_city_ros.geo import LocalFrame
 
 
 def test_open_ground_keeps_its_distance():
-    empty = VoxelGrid.from_dense(np.zeros((60, 50, 3), bool), np.zeros(3), 2.0, LocalFrame(60.0, 25.0))
+    empty = VoxelGrid.from_dense(np.zeros((60, 50, 3), bool), np.zeros(3), 2.0,
+                                 LocalFrame(60.0, 25.0))
     grid = empty.with_prism(shapely.box(40, 40, 60, 60), 0, 6)
     free = open_ground(grid, 8.0)
     x, y = ((np.argwhere(free) + 0.5) * 2.0).T

@@ -18,7 +18,8 @@ from parallel_city_ros.patrol.task import PatrolTask
 
 @pytest.fixture
 def sortie():
-    grid = VoxelGrid.from_dense(np.zeros((200, 150, 1), bool), np.zeros(3), 2.0, LocalFrame(60.0, 25.0))
+    grid = VoxelGrid.from_dense(np.zeros((200, 150, 1), bool), np.zeros(3), 2.0,
+                                LocalFrame(60.0, 25.0))
     task = PatrolTask(start=(40.0, 40.0, 70.0), goal=(360.0, 260.0, 70.0), track_points=12)
     evaluator = Evaluator(grid, task)
     path = evaluator.straight()

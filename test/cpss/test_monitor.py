@@ -17,7 +17,8 @@ from parallel_city_ros.planning.planner import PlanRequest, plan
 
 @pytest.fixture(scope="module")
 def grid():
-    return VoxelGrid.from_dense(np.zeros((200, 150, 1), bool), np.zeros(3), 2.0, LocalFrame(60.0, 25.0))
+    return VoxelGrid.from_dense(np.zeros((200, 150, 1), bool), np.zeros(3), 2.0,
+                                LocalFrame(60.0, 25.0))
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,8 @@ def sent(message):
 def grid():
     occupied = np.zeros((61, 47, 13), bool)
     occupied[20:30, 20:30, :8] = True
-    return VoxelGrid.from_dense(occupied, np.array([-4.0, 6.0, 1.0]), 2.0, LocalFrame(60.1, 24.9, 3.0), attribution="©")
+    return VoxelGrid.from_dense(occupied, np.array([-4.0, 6.0, 1.0]), 2.0,
+                                LocalFrame(60.1, 24.9, 3.0), attribution="©")
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +103,7 @@ def test_request_takes_defaults_of_the_node_for_what_is_not_said(found):
     assert (back.seed, back.evaluation_budget, back.time_budget_s) == (2**40, 7, 1.5)
     assert (back.task.drone.max_speed, back.task.min_altitude) == (9.0, 33.0)
     empty = c.request_from_ros(c.ANY_GOAL, defaults | {"evaluation_budget": 123})
-    assert empty.evaluation_budget == 123 and empty.planner_id == "de_aco_paper"
+    assert empty.evaluation_budget == 123 and empty.planner_id == PlanRequest.planner_id
 
 
 @pytest.mark.parametrize("change, words", [

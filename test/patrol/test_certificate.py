@@ -13,7 +13,8 @@ from parallel_city_ros.patrol.task import PatrolTask
 
 @pytest.fixture(scope="module")
 def grid():
-    empty = VoxelGrid.from_dense(np.zeros((200, 150, 1), bool), np.zeros(3), 2.0, LocalFrame(60.0, 25.0))
+    empty = VoxelGrid.from_dense(np.zeros((200, 150, 1), bool), np.zeros(3), 2.0,
+                                 LocalFrame(60.0, 25.0))
     return empty.with_prism(shapely.box(150, 100, 190, 140), 0, 50)
 
 

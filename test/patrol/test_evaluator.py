@@ -13,7 +13,8 @@ from parallel_city_ros.patrol.task import Drone, PatrolTask
 
 @pytest.fixture(scope="module")
 def grid():
-    empty = VoxelGrid.from_dense(np.zeros((200, 150, 1), bool), np.zeros(3), 2.0, LocalFrame(60.0, 25.0))
+    empty = VoxelGrid.from_dense(np.zeros((200, 150, 1), bool), np.zeros(3), 2.0,
+                                 LocalFrame(60.0, 25.0))
     return (empty.with_prism(shapely.box(150, 100, 190, 140), 0, 50)
             .with_prism(shapely.box(250, 180, 290, 220), 0, 25))
 
@@ -36,7 +37,8 @@ def test_objectives_are_those_of_the_equations(grid, task):
 
 
 def test_coverage_over_open_ground_is_the_cone(task):
-    flat = VoxelGrid.from_dense(np.zeros((200, 150, 1), bool), np.zeros(3), 2.0, LocalFrame(60.0, 25.0))
+    flat = VoxelGrid.from_dense(np.zeros((200, 150, 1), bool), np.zeros(3), 2.0,
+                                LocalFrame(60.0, 25.0))
     area = Evaluator(flat, task).seen([[200.0, 150.0, 60.0]]).sum() * 4.0
     assert area == pytest.approx(np.pi * (60 * np.tan(np.radians(30))) ** 2, rel=0.02)
 

@@ -47,10 +47,11 @@ def make_sortie(number, grid, start, goal, bow):
 @pytest.fixture(scope="package")
 def base():
     grid = VoxelGrid.from_dense(np.zeros((150, 120, 1), bool), np.array([-20.0, -10.0, 0.0]), 2.0,
-                     LocalFrame(60.17, 24.94), ATTRIBUTION)
+                     LocalFrame(60.17, 24.94), attribution=ATTRIBUTION)
     for box, height in (((60, 20, 100, 60), 20.0), ((130, 120, 150, 150), 50.0)):
         grid = grid.with_prism(shapely.box(*box), 0.0, height)
-    return VoxelGrid.from_dense(grid.occupied, grid.origin, 2.0, grid.frame, attribution=ATTRIBUTION)
+    return VoxelGrid.from_dense(grid.occupied, grid.origin, 2.0, grid.frame,
+                                attribution=ATTRIBUTION)
 
 
 @pytest.fixture(scope="package")

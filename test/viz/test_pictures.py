@@ -7,6 +7,7 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
+from parallel_city_ros.city.voxels import VoxelGrid
 from parallel_city_ros.viz import pictures, style
 from parallel_city_ros.viz.scene import CityScene
 
@@ -66,7 +67,8 @@ def test_one_sortie_without_telemetry_sight_or_event(name, tmp_path, base, sorti
 
 @pytest.mark.parametrize("name", DRAWN)
 def test_gaps_in_telemetry_and_an_empty_city(name, tmp_path, base, sorties):
-    empty = replace(base, occupied=np.zeros_like(base.occupied), attribution="")
+    empty = VoxelGrid.from_dense(np.zeros_like(base.occupied), base.origin, base.resolution,
+                                 base.frame)
     flown = sorties[0].flown.copy()
     flown[30:40, 1:] = np.nan
     sortie = replace(sorties[0], grid=empty, flown=flown)
