@@ -13,7 +13,7 @@ class ReadOptions:
     height_attribute: str = setting("", "attribute that holds heights in m; '': the usual names")
     layer: str = setting("", "layer of a file that has several; '': the only one")
     lod: str = setting("", "level of detail of 3-D city models, such as 2.2; '': the highest")
-    origin: str = setting("", "latitude,longitude[,altitude] of the zero of a file in local metres")
+    origin: str = setting("", "latitude,longitude[,altitude] of the zero of local metres")
     kind: str = setting("", "of a raster or cloud: terrain, building, tree; '': by its content")
 
     def __post_init__(self):

@@ -1,0 +1,156 @@
+"""Triangle meshes (PLY, OBJ, STL, glTF, OFF) and point clouds (PCD, PLY, XYZ)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from parallel_city_ros.city.local import DEFAULTS, place
+from parallel_city_ros.city.mesh_files import (
+    CLOUDS,
+    MESHES,
+    cloud_format,
+    head_of,
+    mesh_format,
+    read_points,
+    read_triangles,
+)
+from parallel_city_ros.city.model import Boxes, City, HeightSource, Solid
+from parallel_city_ros.city.options import ReadOptions
+from parallel_city_ros.errors import CityFileError
+from parallel_city_ros.geo import LocalFrame
+
+SINGLE_PRECISION = ("stl", "gltf", "glb", "pcd")
+MERGE_M = 1e-3              # corners nearer than this are one
+BROKEN_M = 1e8              # no reference system has coordinates beyond; sensors write such
+COARSE_M = 0.05             # a rounding of coordinates that is worth a note
+
+
+def read_mesh(path: str | Path, options: ReadOptions = DEFAULTS,
+              frame: LocalFrame | None = None) -> City:
+    """Read a triangle mesh: each connected part is a body.
+
+    A body is closed if each edge has an even number of triangles once corners within a
+    millimetre are one. glTF, whose y is up, is turned. Where it stands: see `local`.
+
+    Raises
+    ------
+    CityFileError
+        If the file is missing, damaged, no mesh or without faces, or cannot be where the options
+        say.
+    """
+    path, head = Path(path), head_of(path)
+    kind = mesh_format(path, head)
+    if not kind:
+        raise CityFileError(f"{path}: is no mesh with faces; {', '.join(MESHES)} are read")
+    corners, triangles = read_triangles(path, kind)
+    if not len(triangles):
+        raise CityFileError(f"{path}: has no faces" + (
+            ", or is cut off; copy it again, a .gltf with the files that it names"
+            if kind in ("stl", "gltf", "glb") else "; if it is a point cloud, save it as PCD or "
+            "XYZ"))
+    if kind in ("gltf", "glb"):
+        corners = corners[:, [0, 2, 1]] * (1.0, -1.0, 1.0)
+    triangles, notes = _usable(path, corners, triangles)
+    used, inverse = np.unique(triangles, return_inverse=True)
+    corners, triangles = corners[used], inverse.reshape(-1, 3)
+    bounds = corners.min(axis=0), corners.max(axis=0)
+    spot = place(path, bounds, options, frame)
+    corners = spot.to_enu(corners)
+    solids = _bodies(path, corners, triangles, options.kind or "building")
+    return City(
+        name=path.name, frame=spot.frame, solids=solids, n_buildings=len(solids), crs=spot.crs,
+        extent=_extent(corners), vertical_datum=spot.vertical_datum,
+        height_sources={s.value: 0 for s in HeightSource} | {
+            HeightSource.MEASURED.value: len(solids)},
+        notes=(*notes, *_rounding(path, kind, bounds), *spot.notes))
+
+
+def read_cloud(path: str | Path, options: ReadOptions = DEFAULTS,
+               frame: LocalFrame | None = None) -> City:
+    """Read a point cloud without classes: each point is an obstacle.
+
+    Points that are not finite, as sensors write for no echo, are left out and counted. Where it
+    stands: see `local`.
+
+    Raises
+    ------
+    CityFileError
+        If the file is missing, damaged, no cloud or empty, or cannot be where the options say.
+    """
+    path, head = Path(path), head_of(path)
+    kind = cloud_format(path, head)
+    if not kind:
+        raise CityFileError(f"{path}: is no point cloud; {', '.join(CLOUDS)} are read")
+    points = read_points(path, kind)
+    good = np.isfinite(points).all(axis=1) & (np.abs(points) < BROKEN_M).all(axis=1)
+    notes = () if good.all() else (
+        f"{int((~good).sum()):,} of {len(good):,} points are not numbers and are left out",)
+    points = points[good]
+    if not len(points):
+        raise CityFileError(f"{path}: holds no points"
+                            + ("; all are not a number" if len(good) else "; it is empty"))
+    bounds = points.min(axis=0), points.max(axis=0)
+    spot = place(path, bounds, options, frame)
+    lower, upper = spot.boxes_to_enu(points, points)
+    return City(
+        name=path.name, frame=spot.frame, n_buildings=0, crs=spot.crs, extent=_extent(lower),
+        boxes=(Boxes(lower=lower, upper=upper, kind=options.kind or "unknown"),),
+        vertical_datum=spot.vertical_datum,
+        notes=(f"{len(points):,} points", *notes, *_rounding(path, kind, bounds), *spot.notes))
+
+
+def _usable(path, corners, triangles):
+    """Triangles whose corners are numbers, and what is to be said of the others."""
+    if triangles.min() < 0 or triangles.max() >= len(corners):
+        raise CityFileError(f"{path}: a face names a corner that is not there; the file is "
+                            "damaged, export it again")
+    good = (np.isfinite(corners) & (np.abs(corners) < BROKEN_M)).all(axis=1)
+    whole = good[triangles].all(axis=1)
+    if not whole.any():
+        raise CityFileError(f"{path}: no triangle has numbers for its corners; export it again")
+    return triangles[whole], () if whole.all() else (
+        f"{int((~whole).sum()):,} of {len(whole):,} triangles have a corner that is not a number "
+        "and are left out",)
+
+
+def _bodies(path, corners, triangles, kind) -> tuple[Solid, ...]:
+    """The parts that hang together once near corners are one, without triangles of no area."""
+    _, first, inverse = np.unique(np.round(corners / MERGE_M).astype(np.int64), axis=0,
+                                  return_index=True, return_inverse=True)
+    corners, triangles = corners[first], inverse.ravel()[triangles]
+    a, b, c = triangles.T
+    triangles = triangles[(a != b) & (b != c) & (c != a)]
+    if not len(triangles):
+        raise CityFileError(f"{path}: no triangle of it has an area; its unit must be metres")
+    a, b, c = triangles.T
+    links = coo_array((np.ones(2 * len(a), np.int8), (np.r_[a, b], np.r_[b, c])),
+                      shape=(len(corners),) * 2)
+    label = connected_components(links, directed=False)[1][a]
+    order = np.argsort(label, kind="stable")
+    parts = np.split(triangles[order], np.flatnonzero(np.diff(label[order])) + 1)
+    return tuple(Solid(building_id=f"{path.stem}/{k}", triangles=corners[part], kind=kind,
+                       closed=_is_closed(part)) for k, part in enumerate(parts))
+
+
+def _is_closed(triangles: np.ndarray) -> bool:
+    """Whether each edge has an even number of triangles: then a line out of it crosses it."""
+    edges = np.sort(triangles[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), axis=1)
+    _, counts = np.unique(edges[:, 0] << 32 | edges[:, 1], return_counts=True)
+    return bool((counts % 2 == 0).all())
+
+
+def _rounding(path, kind, bounds) -> tuple[str, ...]:
+    step = float(np.spacing(np.float32(np.abs(bounds).max())))
+    if kind not in SINGLE_PRECISION or step < COARSE_M:
+        return ()
+    return (f"{path.name} may hold its coordinates in steps of {step:.2g} m, as {kind} is of "
+            "single precision; export it around a nearer zero",)
+
+
+def _extent(points) -> tuple[float, float, float, float]:
+    (x0, y0), (x1, y1) = points[:, :2].min(axis=0).tolist(), points[:, :2].max(axis=0).tolist()
+    return x0, y0, x1, y1
