@@ -1,7 +1,8 @@
 """The independent checker of a plan. Shares no code with the optimiser's evaluator.
 
 It walks the legs in steps of 0.25 m and measures distances from the edges of voxels, not
-from cell centres or dilated surfaces.
+from cell centres or dilated surfaces. What is seen it counts by intersecting each line of sight
+with the borders of the columns, all lines of a point at once.
 """
 
 from __future__ import annotations
@@ -9,12 +10,15 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 import numpy as np
+import shapely
 
 from parallel_city_ros.city.voxels import VoxelGrid
+from parallel_city_ros.patrol.profile import speed_profile
 from parallel_city_ros.patrol.task import PatrolTask
 
 STEP_M = 0.25
 MIN_STEP_M = 0.01   # a shorter leg has no direction to measure a turn from
+COVERAGE_SLACK = 1e-3   # share of the floor: lines of sight that graze a corner
 _SLACK = 1e-6
 
 
@@ -76,6 +80,12 @@ def _highest_within(grid: VoxelGrid, points: np.ndarray, radius: float) -> np.nd
     return highest
 
 
+def _ground_under(grid: VoxelGrid, points: np.ndarray) -> np.ndarray:
+    """(S,) z of the ground of the column of each point; outside the map that of its border."""
+    cell = np.floor((points[:, :2] - grid.origin[:2]) / grid.resolution).astype(int)
+    return grid.ground[tuple(np.clip(cell, 0, np.array(grid.surface.shape) - 1).T)]
+
+
 def clearance(grid: VoxelGrid, path, reach: float) -> tuple[float, np.ndarray]:
     """Smallest distance of a path to a building, the ground or the map's edge.
 
@@ -91,7 +101,8 @@ def clearance(grid: VoxelGrid, path, reach: float) -> tuple[float, np.ndarray]:
     home = np.floor(local).astype(int)
     size = np.array(grid.surface.shape)
     edge = np.minimum(local, size - local).min(axis=1) * grid.resolution
-    nearest = np.minimum(np.minimum(walk[:, 2] - grid.origin[2], edge), reach)
+    ground = _ground_under(grid, walk)
+    nearest = np.minimum(np.minimum(walk[:, 2] - ground, edge), reach)
     cells = int(np.ceil(reach / grid.resolution)) + 1
     for di in range(-cells, cells + 1):
         for dj in range(-cells, cells + 1):
@@ -101,14 +112,88 @@ def clearance(grid: VoxelGrid, path, reach: float) -> tuple[float, np.ndarray]:
             top = grid.surface[tuple(np.clip(cell, 0, size - 1).T)]
             above = np.maximum(walk[:, 2] - top, 0)
             distance = np.sqrt(gap[:, 0]**2 + gap[:, 1]**2 + above**2)
-            built = inside & (top > grid.origin[2])
+            built = inside & (top > ground)     # a building, or a slope
             nearest[built] = np.minimum(nearest[built], distance[built])
     k = int(np.argmin(nearest))
     return float(nearest[k]), walk[k]
 
 
-def certify(grid: VoxelGrid, task: PatrolTask, path) -> Certificate:
-    """Check every constraint of the task on (B + 2, 3) ENU metres, start and goal included."""
+def count_seen(grid: VoxelGrid, task: PatrolTask, path) -> np.ndarray:
+    """(nx, ny) number of the (N, 3) points from which each ground cell is seen.
+
+    By the corrected model of the task, or the paper's.
+    """
+    surface, cell, drone = grid.surface, grid.resolution, task.drone
+    literal = task.model == "paper"
+    half = np.radians(drone.camera_aperture_deg) / (1 if literal else 2)
+    counts = np.zeros(surface.shape, int)
+    centres = [grid.origin[k] + (np.arange(surface.shape[k]) + 0.5) * cell for k in (0, 1)]
+    for x, y, z in np.asarray(path, float):
+        at = np.array([x, y])
+        upper = grid.origin[:2] + np.array(surface.shape) * cell
+        if (at < grid.origin[:2]).any() or (at >= upper).any():
+            continue
+        reach = (z - surface.min()) * np.tan(half)
+        near = [np.flatnonzero(np.abs(c - p) <= reach) for c, p in zip(centres, at, strict=True)]
+        i, j = (v.ravel() for v in np.meshgrid(*near, indexing="ij"))
+        rise = z - surface[i, j]
+        level = np.hypot(centres[0][i] - x, centres[1][j] - y)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            seen = (rise > 0) & (level / rise <= np.tan(half))
+        seen &= (rise if literal else np.hypot(level, rise)) <= drone.camera_range
+        i, j = i[seen], j[seen]
+        if task.occlusion and not literal:
+            free = ~_hidden(surface, i, j, (at - grid.origin[:2]) / cell, z)
+            i, j = i[free], j[free]
+        counts[i, j] += 1
+    return counts
+
+
+def _hidden(surface, i, j, at, z) -> np.ndarray:
+    """(C,) bool: which of the cells (i, j) have a column between them and a point.
+
+    at : (2,) the point in cells; z : metres
+    """
+    start = np.stack([i, j], axis=1) + 0.5
+    way, base = at - start, surface[i, j]
+    hidden = np.zeros(len(i), bool)
+    for axis in (0, 1):         # the borders east or west of columns, then those north or south
+        ahead = np.sign(way[:, axis])
+        for n in range(1, int(np.abs(way[:, axis]).max(initial=0) + 0.5) + 1):
+            with np.errstate(divide="ignore", invalid="ignore"):
+                share = (n - 0.5) / np.abs(way[:, axis])
+            k = np.flatnonzero((share < 1) & ~hidden)
+            entered = np.floor(start[k] + share[k, None] * way[k]).astype(int)
+            entered[:, axis] = (i, j)[axis][k] + ahead[k].astype(int) * n
+            inside = ((entered >= 0) & (entered < surface.shape)).all(axis=1)
+            k, entered = k[inside], entered[inside]
+            line = base[k] + share[k] * (z - base[k])
+            hidden[k] |= surface[tuple(entered.T)] > line
+    return hidden
+
+
+def seen_km2(grid: VoxelGrid, task: PatrolTask, path, weights=None) -> float:
+    """Weighted area seen from the (N, 3) points, each cell once; the paper's model: each time."""
+    counts = count_seen(grid, task, path)
+    worth = counts if task.model == "paper" else (counts > 0).astype(float)
+    if weights is not None:
+        worth = worth * weights
+    if task.area:
+        east, north = (grid.origin[k] + (np.arange(counts.shape[k]) + 0.5) * grid.resolution
+                       for k in (0, 1))
+        inside = shapely.contains_xy(shapely.Polygon(task.area), east[:, None], north[None, :])
+        worth = worth * inside
+    return float(worth.sum() * grid.resolution**2 * 1e-6)
+
+
+def certify(grid: VoxelGrid, task: PatrolTask, path, *, coverage_floor_km2: float | None = None,
+            weights=None, whole: bool = False, map_hash: str | None = None) -> Certificate:
+    """Check every constraint of the task on (N, 3) ENU metres, start and goal included.
+
+    coverage_floor_km2 : what has to be seen, by the weights; None: is not checked
+    whole : whether it is to have all the track points of the task, and not a rest of them
+    map_hash : of the map that the path was made for; None: is not checked
+    """
     path = np.asarray(path, float)
     if path.ndim != 2 or path.shape[1] != 3 or len(path) < 2 or not np.isfinite(path).all():
         return Certificate((Check("finite points", "", 1.0, 0.0, -1.0, (0.0, 0.0, 0.0)),))
@@ -123,7 +208,8 @@ def certify(grid: VoxelGrid, task: PatrolTask, path) -> Certificate:
                             tuple(float(v) for v in places[k])))
 
     walk = _walk(path)
-    altitude = walk[:, 2] - grid.origin[2]
+    ground = _ground_under(grid, walk)
+    altitude = walk[:, 2] - ground
     check("altitude at least", "m", task.min_altitude, altitude, walk, least=True)
     check("altitude at most", "m", task.max_altitude, altitude, walk)
     lower = grid.origin[:2]
@@ -131,7 +217,7 @@ def certify(grid: VoxelGrid, task: PatrolTask, path) -> Certificate:
     border = np.minimum(walk[:, :2] - lower, upper - walk[:, :2]).min(axis=1)
     check("distance inside the map", "m", 0.0, border, walk, least=True)
     roofs = _highest_within(grid, walk, task.clearance_horizontal + task.tube_radius)
-    above = walk[:, 2] - np.maximum(roofs, grid.origin[2])
+    above = walk[:, 2] - np.maximum(roofs, ground)
     check("height over what is near", "m", task.clearance_vertical + task.tube_radius, above, walk,
           least=True)
 
@@ -145,7 +231,21 @@ def certify(grid: VoxelGrid, task: PatrolTask, path) -> Certificate:
         course = np.unwrap(np.arctan2(legs[:, 1], legs[:, 0]))
         turn = np.abs((np.diff(course) + np.pi) % (2 * np.pi) - np.pi)
         check("turn", "deg", drone.max_turn_deg, np.degrees(turn), path[1:-1])
-    check("duration", "s", drone.endurance_s, [len(legs) * task.time_step_s], path[-1:])
+    # by its time steps, or by what its corners and its acceleration allow if that is longer
+    seconds = max(len(legs) * task.time_step_s, speed_profile(path, drone).duration_s)
+    check("duration", "s", task.endurance_s, [seconds], path[-1:])
+    for k, place in enumerate(task.must_visit):
+        gaps = np.linalg.norm(walk - place, axis=1)
+        k_near = int(np.argmin(gaps))
+        check(f"distance from place {k + 1} to visit", "m", task.visit_radius,
+              gaps[k_near:k_near + 1], walk[k_near:k_near + 1])
+    if coverage_floor_km2 is not None:
+        check("coverage", "km²", coverage_floor_km2 * (1 - COVERAGE_SLACK),
+              [seen_km2(grid, task, path, weights)], path[-1:], least=True)
+    if whole:
+        check("track points", "", 0.0, [abs(len(path) - task.track_points - 2)], path[-1:])
+    if map_hash is not None:
+        check("another map", "", 0.0, [float(map_hash != grid.map_hash)], path[-1:])
     for name, end, wanted in (("start", path[0], task.start), ("goal", path[-1], task.goal)):
         check(f"distance from {name}", "m", 0.0, [np.linalg.norm(end - wanted)], [end])
     return Certificate(tuple(checks))

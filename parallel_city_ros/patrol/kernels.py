@@ -22,6 +22,9 @@ from numba.extending import intrinsic
 MIN_STEP_M = 0.01       # a shorter step has no direction
 _SLACK = 1e-9
 KEY_M = 4.0             # edge of the cubes of the table of views
+WIDTH_CLASSES = 4       # of the bumps of the local search
+LEAST_PROMISE = 0.05    # of a kind of bump that never was better
+FADING = 0.99           # of its record, per try
 
 
 # --- limits, length and noise ------------------------------------------------------------------
@@ -468,7 +471,17 @@ def _add_view(counts, weights, again, bits, head, sign):
 
 
 @njit(cache=True, nogil=True)
-def anneal(scene, path, moves, sizes, widths, heat, seed, counts, best, out):
+def _into_band(ground, limits, path, b):
+    """Moves track point b up or down into the altitude band, on whose end most paths lie."""
+    nx, ny = ground.shape
+    i = min(max(int(floor((path[b, 0] - limits.x0) / limits.cell)), 0), nx - 1)
+    j = min(max(int(floor((path[b, 1] - limits.y0) / limits.cell)), 0), ny - 1)
+    path[b, 2] = min(max(path[b, 2], ground[i, j] + limits.min_altitude),
+                     ground[i, j] + limits.max_altitude)
+
+
+@njit(cache=True, nogil=True)
+def anneal(scene, path, moves, sizes, widths, heat, seed, counts, arms, best, out):
     """Annealed smooth bumps on the points of one path, each re-evaluated in O(changed points).
 
     path : (N, 3) in and out, the current path; best : (N, 3) out, the best one on the way
@@ -477,6 +490,9 @@ def anneal(scene, path, moves, sizes, widths, heat, seed, counts, best, out):
     heat : (3,) temperature at the first and after the last move of the whole search as share of
         F, and the share of the search that is over; and (4th) the share that these moves are
     counts : (nx, ny) int16 zeros, and zeros again at the end
+    arms : (3, 3 * WIDTH_CLASSES) in and out, of the kinds of bump (up, level, both) by width:
+        how often it was better and was tried, both fading, and the stride. What is often better
+        is tried more often. Ones at the beginning.
     out : (2, 5) scores of the path and of the best
 
     Returns the number of moves made; none are made if the ends leave nothing to move.
@@ -514,21 +530,24 @@ def anneal(scene, path, moves, sizes, widths, heat, seed, counts, best, out):
     score(scene, legs.sum(), noise.sum(), broken, worth, out[0])
     out[1] = out[0]
     best[:] = path
-    stride = 1.0
+    promise = LEAST_PROMISE + arms[0] / arms[1]
     for move in range(moves):
         over = heat[2] + heat[3] * move / moves
         shrink = 0.05 + 0.95 * (1.0 - over)
         centre = np.random.randint(0, n)
-        width = np.exp(np.random.uniform(np.log(widths[0]), np.log(widths[1])))
-        kind = np.random.random()
-        east, north, up = (np.random.normal(), np.random.normal(), np.random.normal())
-        east *= sizes[0] * shrink * stride
-        north *= sizes[0] * shrink * stride
-        up *= sizes[1] * shrink * stride
-        if kind < 0.35:
-            east, north = 0.0, 0.0
-        elif kind < 0.7:
-            up = 0.0
+        drawn = np.random.random() * promise.sum()
+        arm = 0
+        while arm < len(promise) - 1 and drawn > promise[arm]:
+            drawn -= promise[arm]
+            arm += 1
+        kind, size_class = arm // WIDTH_CLASSES, arm % WIDTH_CLASSES
+        width = widths[0] * (widths[1] / widths[0]) ** (
+            (size_class + np.random.random()) / WIDTH_CLASSES)
+        stride = arms[2, arm]
+        east, north, up = np.random.normal(), np.random.normal(), np.random.normal()
+        east *= sizes[0] * shrink * stride * (kind != 0)
+        north *= sizes[0] * shrink * stride * (kind != 0)
+        up *= sizes[1] * shrink * stride * (kind != 1)
         first, last = max(1, int(centre - width) + 1), min(n - 2, int(centre + width))
         if last < first:
             continue
@@ -542,6 +561,7 @@ def anneal(scene, path, moves, sizes, widths, heat, seed, counts, best, out):
             path[b, 0] += share * east
             path[b, 1] += share * north
             path[b, 2] += share * up
+            _into_band(ground, limits, path, b)
             noise[b], at_point[b] = _of_point(ground, limits, path, b)
         for b in range(first, last + 2):
             legs[b], at_leg[b] = _of_leg(clear, lowest_z, highest_z, limits, path, b)
@@ -571,20 +591,57 @@ def anneal(scene, path, moves, sizes, widths, heat, seed, counts, best, out):
                 else:
                     _add_view(counts, weights, again, bits[old], heads[old], 1)
                     _add_view(counts, weights, again, bits[new], heads[new], -1)
+        arms[0, arm] *= FADING
+        arms[1, arm] = arms[1, arm] * FADING + 1.0
         if better:
+            if trial[3] < out[0, 3] or trial[4] < out[0, 4]:
+                arms[0, arm] += 1.0
             worth = seen
             out[0] = trial
-            stride = min(stride * 1.1, 3.0)
+            arms[2, arm] = min(stride * 1.1, 3.0)
             if (out[0, 4] < out[1, 4] or (out[0, 4] == out[1, 4] and out[0, 3] < out[1, 3])):
                 out[1] = out[0]
                 best[:] = path
         else:
-            stride = max(stride * 0.97, 0.1)
+            arms[2, arm] = max(stride * 0.97, 0.03)
             for b in range(first, last + 1):
                 path[b] = before[b]
             for b in range(low, high):
                 noise[b], at_point[b], legs[b] = kept[0, b], kept[1, b], kept[2, b]
                 at_leg[b], at_corner[b] = kept[3, b], kept[4, b]
+        promise[arm] = LEAST_PROMISE + arms[0, arm] / arms[1, arm]
     for b in range(n):
         _add_view(counts, weights, again, bits[2 * b + side[b]], heads[2 * b + side[b]], -1)
     return moves
+
+
+# --- many legs and views at once, for graphs -----------------------------------------------------
+
+@njit(cache=True, nogil=True)
+def layer_edges(scene, here, there, moves, free):
+    """Which moves from the nodes of one layer of a graph to those of the next keep all limits.
+
+    here, there : (A, C, 3) nodes; moves : (M, 2) steps in a and c; free : (A, C, M) bool out
+    """
+    clear, lowest_z, highest_z, limits = (
+        scene.clear, scene.lowest_z, scene.highest_z, scene.limits)
+    leg = np.empty((2, 3))
+    nx, ny = clear.shape
+    for a in range(here.shape[0]):
+        for c in range(here.shape[1]):
+            leg[0] = here[a, c]
+            u, v = (leg[0, 0] - limits.x0) / limits.cell, (leg[0, 1] - limits.y0) / limits.cell
+            inside = 0 <= u < nx and 0 <= v < ny and clear[int(u), int(v)] <= leg[0, 2]
+            for m in range(len(moves)):
+                b, d = a + moves[m, 0], c + moves[m, 1]
+                free[a, c, m] = False
+                if inside and 0 <= b < here.shape[0] and 0 <= d < here.shape[1]:
+                    leg[1] = there[b, d]
+                    free[a, c, m] = _of_leg(clear, lowest_z, highest_z, limits, leg, 1)[1] <= 0.0
+
+
+@njit(cache=True, nogil=True)
+def views(surface, tallest, camera, points, bits, heads):
+    """Bitmaps of what is seen from (N, 3) points: bits (N, words), heads (N, 4)."""
+    for n in range(len(points)):
+        view(surface, tallest, camera, points[n, 0], points[n, 1], points[n, 2], bits[n], heads[n])

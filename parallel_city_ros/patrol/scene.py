@@ -71,14 +71,6 @@ class Scene(NamedTuple):
     floor_km2: float
 
 
-def ground_of(grid: VoxelGrid) -> np.ndarray:
-    """(nx, ny) z of the ground of each column."""
-    ground = getattr(grid, "ground", None)
-    if ground is None:
-        ground = np.full(grid.surface.shape, grid.origin[2])
-    return np.ascontiguousarray(ground, dtype=float)
-
-
 def cell_centres(grid: VoxelGrid) -> tuple[np.ndarray, np.ndarray]:
     """East (nx, 1) and north (1, ny) of the columns' centres."""
     nx, ny = grid.surface.shape
@@ -118,7 +110,7 @@ def dilate(heights: np.ndarray, radius: float) -> np.ndarray:
 def make_scene(grid: VoxelGrid, task: PatrolTask, weights=None) -> tuple[Scene, np.ndarray]:
     """The scene, still without a coverage floor, and the heights that its clearance is over."""
     cell, drone = grid.resolution, task.drone
-    surface, ground = np.ascontiguousarray(grid.surface, dtype=float), ground_of(grid)
+    surface, ground = (np.ascontiguousarray(a, dtype=float) for a in (grid.surface, grid.ground))
     # Dilated so far that no point between two samples can break the clearance which the
     # independent checker measures from the edges of the voxels.
     rise = 0.5 * cell * tan(radians(drone.max_climb_deg))
@@ -134,14 +126,15 @@ def make_scene(grid: VoxelGrid, task: PatrolTask, weights=None) -> tuple[Scene, 
     reach = drone.camera_range * (tan(half) if paper else sin(half))
     where = {"cell": float(cell), "x0": float(grid.origin[0]), "y0": float(grid.origin[1]),
              "paper": float(paper)}
+    camera = Camera(**where, bottom=float(surface.min()), slope=tan(half), reach=reach,
+                    slant=float(drone.camera_range),
+                    occlusion=float(task.occlusion and not paper))
     return Scene(
         surface=surface, ground=ground, clear=clear, lowest_z=lowest_z, highest_z=highest_z,
         weights=worth_of_ground(grid, task, weights),
-        tallest=_tallest(surface, cell, tan(half), reach),
+        tallest=tallest_over(surface, camera),
         must_visit=np.array(task.must_visit, float).reshape(-1, 3),
-        camera=Camera(**where, bottom=float(surface.min()), slope=tan(half), reach=reach,
-                      slant=float(drone.camera_range),
-                      occlusion=float(task.occlusion and not paper)),
+        camera=camera,
         limits=Limits(**where, uneven=float(uneven), noise_altitude=float(task.noise_altitude),
                       min_altitude=float(task.min_altitude),
                       max_altitude=float(task.max_altitude),
@@ -153,13 +146,13 @@ def make_scene(grid: VoxelGrid, task: PatrolTask, weights=None) -> tuple[Scene, 
         floor_km2=0.0), highest_near
 
 
-def _tallest(surface: np.ndarray, cell: float, slope: float, reach: float) -> np.ndarray:
+def tallest_over(surface: np.ndarray, camera: Camera) -> np.ndarray:
     """(nx, ny) z above which no line of sight from the cell is blocked.
 
     A line of sight rises by 1 / slope per metre or more, so that a column can only hide what is
     within its height over it times slope. What nothing can hide has its own surface.
     """
-    within = min(reach, float(np.ptp(surface)) * slope)
-    n = 2 * (int(np.ceil(within / cell)) + 1) + 1
+    within = min(camera.reach, float(np.ptp(surface)) * camera.slope)
+    n = 2 * (int(np.ceil(within / camera.cell)) + 1) + 1
     tallest = maximum_filter1d(maximum_filter1d(surface, n, axis=0), n, axis=1)
-    return np.where(cone_over(surface, cell / slope) > surface, tallest, surface)
+    return np.where(cone_over(surface, camera.cell / camera.slope) > surface, tallest, surface)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from parallel_city_ros.patrol.kernels import KEY_M, evaluate_by_table, index_keys
+from parallel_city_ros.patrol.scene import Camera
 
 BIT_PLANES = 4
 _EMPTY = -1
@@ -22,7 +23,7 @@ class VisibilityTable:
     def __init__(self, scene, memory_mb: float, least_records: int):
         self._scene = scene
         nx, ny = scene.surface.shape
-        self._words = record_words(scene)
+        self._words = record_words(scene.surface, scene.camera)
         fitting = int(memory_mb * 2**20 / (8 * self._words + 32 + 16 * 2))
         limits = scene.limits
         high = limits.max_altitude - limits.min_altitude + np.ptp(scene.ground)
@@ -41,7 +42,7 @@ class VisibilityTable:
         stride = (ny >> 6) + 2
         self._canvas = np.zeros(nx * stride, np.int64)
         self._low, self._high = np.full(nx, stride, np.int32), np.zeros(nx, np.int32)
-        self._planes, self._unit = _planes(scene.weights)
+        self._planes, self._unit = bit_planes(scene.weights)
 
     @property
     def records(self) -> int:
@@ -68,7 +69,7 @@ class VisibilityTable:
         index_keys(self._keys, self._slots, self._key_of[:len(keep)])
 
 
-def _planes(weights):
+def bit_planes(weights):
     """(P, nx * words) bit planes of the weights and what the lowest bit is worth."""
     top = weights.max()
     if top <= 0:
@@ -87,7 +88,7 @@ def _planes(weights):
     return np.ascontiguousarray(packed).reshape(planes, -1), float(unit)
 
 
-def record_words(scene) -> int:
+def record_words(surface, camera: Camera) -> int:
     """Words that the bitmap of one point may need."""
-    cells = 2 * int(np.ceil(scene.camera.reach / scene.camera.cell)) + 2
-    return min(cells, scene.surface.shape[0]) * (cells // 64 + 2)
+    cells = 2 * int(np.ceil(camera.reach / camera.cell)) + 2
+    return min(cells, surface.shape[0]) * (cells // 64 + 2)

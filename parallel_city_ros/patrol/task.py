@@ -14,6 +14,7 @@ class Drone:
     """Limits of the drone and its camera; defaults are those of a small quadrotor."""
 
     max_speed: float = setting(12.0, "m/s, of a leg (14)", above=0)
+    acceleration: float = setting(3.0, "m/s², along the path and across it in corners", above=0)
     max_turn_deg: float = setting(60.0, "degrees, change of course at a track point (12)",
                                   above=0, high=179)
     max_climb_deg: float = setting(30.0, "degrees, leg above the horizon (13)", above=0, high=89)

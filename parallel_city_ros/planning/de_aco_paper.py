@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from parallel_city_ros.patrol.evaluator import Evaluator, Scores
+from parallel_city_ros.patrol.evaluator import Scores
 from parallel_city_ros.planning.rrt import rrt_paths
+from parallel_city_ros.planning.search import Search, Steps, crossed_points, others
 from parallel_city_ros.settings import check, setting
 
 
@@ -28,77 +29,62 @@ class DeAcoPaperConfig:
         check(self)
 
 
-class DeAcoPaper:
-    """Ask for paths, tell their scores: (Q, B + 2, 3) ENU metres with start and goal."""
+class DeAcoPaper(Search):
+    def steps(self) -> Steps:
+        config, rng = self.config, self.rng
+        paths = rrt_paths(self.evaluator, config.population, rng, self.stopped, self.warm_start)
+        told = yield paths
+        cost, quality = told.cost, _Quality(told)
+        pheromone = np.ones(config.population)
+        n, points, _ = paths.shape
+        while True:
+            if self.evaluator_changed():
+                told = yield paths
+                cost, quality = told.cost, _Quality(told)
+            pheromone = ((1 - config.evaporation_rate) * pheromone
+                         + quality.deposit())                                 # (18)
+            weight = pheromone ** config.pheromone_importance
+            roulette = weight / weight.sum()
+            by_evolution = weight / (weight + np.median(weight)) > 0.5        # (19)
 
-    def __init__(self, evaluator: Evaluator, config: DeAcoPaperConfig, rng: np.random.Generator,
-                 cancelled=lambda: False):
-        self._config, self._rng = config, rng
-        self._paths = rrt_paths(evaluator, config.population, rng, cancelled)
-        self._scores = None
-        self._pheromone = np.ones(config.population)
-        task, grid = evaluator.task, evaluator.grid
-        ground = grid.origin[2]
-        self._lower = np.array([*grid.origin[:2], ground + task.min_altitude])
-        self._upper = np.array([
-            *(grid.origin[:2] + np.array(grid.surface.shape) * grid.resolution - 1e-6),
-            ground + task.max_altitude])
+            first = rng.choice(n, n, p=roulette)
+            second, third = others(rng, n, 2)
+            mutant = paths[first] + config.mutation_factor * (
+                paths[second] - paths[third])                                 # (20)
+            crossed = crossed_points(rng, (n, points), config.crossover_rate)     # (21)
+            evolved = np.where(crossed[:, :, None], mutant, paths)
 
-    def ask(self) -> np.ndarray:
-        if self._scores is None:
-            return self._paths
-        config, rng, paths = self._config, self._rng, self._paths
-        n = len(paths)
-        weight = self._pheromone ** config.pheromone_importance
-        roulette = weight / weight.sum()
-        by_evolution = weight / (weight + np.median(weight)) > 0.5            # (19)
+            elite = paths[rng.choice(n, n, p=roulette)]
+            turn = rng.uniform(-1, 1, (n, 1, 1))
+            spiral = elite + np.abs(elite - paths) * np.exp(turn) * np.cos(
+                2 * np.pi * turn)                                             # (22)
 
-        first = rng.choice(n, n, p=roulette)
-        second, third = np.argsort(rng.random((n, n)) + 2 * np.eye(n), axis=1)[:, :2].T
-        mutant = paths[first] + config.mutation_factor * (paths[second] - paths[third])  # (20)
-        crossed = rng.random((n, paths.shape[1])) < config.crossover_rate     # (21)
-        crossed[np.arange(n), rng.integers(1, paths.shape[1] - 1, n)] = True
-        evolved = np.where(crossed[:, :, None], mutant, paths)
+            trial = self.inside(np.where(by_evolution[:, None, None], evolved, spiral), paths)
+            told = yield trial
+            better = told.cost <= cost
+            paths[better], cost[better] = trial[better], told.cost[better]
+            quality.replace(better, told)
 
-        elite = paths[rng.choice(n, n, p=roulette)]
-        turn = rng.uniform(-1, 1, (n, 1, 1))
-        spiral = elite + np.abs(elite - paths) * np.exp(turn) * np.cos(2 * np.pi * turn)  # (22)
 
-        trial = np.where(by_evolution[:, None, None], evolved, spiral)
-        # Half-way back to the parent instead of onto the border, where paths would pile up.
-        trial = np.where(trial < self._lower, (self._lower + paths) / 2, trial)
-        trial = np.where(trial > self._upper, (self._upper + paths) / 2, trial)
-        trial[:, 0], trial[:, -1] = paths[:, 0], paths[:, -1]
-        return trial
+class _Quality:
+    """Fitness and violation of the population, and the pheromone that they deposit."""
 
-    def tell(self, paths: np.ndarray, scores: Scores) -> None:
-        cost = scores.cost
-        if self._scores is None:
-            self._cost, self._scores = cost, scores
-        else:
-            better = cost <= self._cost
-            self._paths[better], self._cost[better] = paths[better], cost[better]
-            for name in vars(scores):
-                getattr(self._scores, name)[better] = getattr(scores, name)[better]
-        self._pheromone = ((1 - self._config.evaporation_rate) * self._pheromone
-                           + self._deposit())                                 # (18)
+    def __init__(self, scores: Scores):
+        self._fitness, self._violation = scores.fitness.copy(), scores.violation.copy()
 
-    def _deposit(self) -> np.ndarray:
+    def replace(self, which: np.ndarray, scores: Scores) -> None:
+        self._fitness[which] = scores.fitness[which]
+        self._violation[which] = scores.violation[which]
+
+    def deposit(self) -> np.ndarray:
         """(17): 1 for the best path, 0 for the worst; infeasible ones just behind."""
-        feasible = self._scores.violation == 0
-        quality = self._scores.fitness.copy()
+        feasible = self._violation == 0
+        quality = self._fitness.copy()
         if feasible.any():
             low, high = quality[feasible].min(), quality[feasible].max()
-            excess = self._scores.violation[~feasible]
+            excess = self._violation[~feasible]
             quality[~feasible] = high + max(high - low, 1e-9) * excess / (1 + excess)
         else:
-            quality = self._scores.violation.copy()
+            quality = self._violation.copy()
         span = quality.max() - quality.min()
         return (quality.max() - quality) / span if span > 0 else np.ones(len(quality))
-
-    @property
-    def best(self) -> tuple[np.ndarray, dict[str, float]]:
-        """Best path so far and its scores by name."""
-        k = int(np.argmin(self._cost))
-        return self._paths[k].copy(), {
-            name: float(values[k]) for name, values in vars(self._scores).items()}

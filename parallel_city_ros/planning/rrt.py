@@ -8,6 +8,7 @@ import numpy as np
 from numba import njit
 
 from parallel_city_ros.patrol.evaluator import Evaluator
+from parallel_city_ros.planning.search import resample, smooth
 
 STEP_SHARE = 0.7          # of the longest leg: resampling at corners must not lengthen legs
 GOAL_BIAS = 0.1           # share of samples that are the goal itself
@@ -17,34 +18,46 @@ SMOOTHING = (0, 3, 10, 30)  # passes of a 1-2-1 filter, the first that is feasib
 
 
 def rrt_paths(evaluator: Evaluator, count: int, rng: np.random.Generator,
-              cancelled=lambda: False, attempts: int = 4) -> np.ndarray:
+              cancelled=lambda: False, warm_start=(), attempts: int = 4) -> np.ndarray:
     """(count, B + 2, 3) paths in ENU metres, one tree for each; some may be infeasible.
 
-    Trees grow in bands of altitude of their own, so that the population differs in height.
+    Trees grow in bands of altitude of their own, so that the population differs in height. They
+    are seeding: what is evaluated here is not counted.
+
+    warm_start : (W, B + 2, 3) paths that take the places of as many trees
     """
     task, grid = evaluator.task, evaluator.grid
-    ground = grid.origin[2]
-    bounds = np.array([[*grid.origin[:2], ground + task.min_altitude],
+    counted, scene = evaluator.evaluations, evaluator.scene
+    bounds = np.array([[*grid.origin[:2], scene.ground.min() + task.min_altitude],
                        [*(grid.origin[:2] + np.array(grid.surface.shape) * grid.resolution),
-                        ground + task.max_altitude]])
+                        scene.ground.max() + task.max_altitude]])
+    # the band of altitude as a floor and a ceiling over each column
+    floor = np.maximum(scene.clear, scene.ground + task.min_altitude)
+    ceiling = scene.ground + task.max_altitude
+    if scene.limits.uneven:
+        floor = np.maximum(floor, scene.lowest_z)
+        ceiling = scene.highest_z
     leg = STEP_SHARE * task.drone.max_speed * task.time_step_s
     start, goal = np.array(task.start, float), np.array(task.goal, float)
     paths = np.empty((count, task.track_points + 2, 3))
-    for q in range(count):
+    given = min(len(warm_start), count)
+    if given:
+        paths[:given] = warm_start[:given]
+    for q in range(given, count):
         middle = bounds[0, 2] + (q + rng.random()) / count * (bounds[1, 2] - bounds[0, 2])
         band = np.clip((middle - 10.0, middle + 10.0), bounds[0, 2], bounds[1, 2])
         best, best_cost = evaluator.straight(), np.inf
         for _ in range(attempts):
             if cancelled():
                 break
-            tree = _grow(int(rng.integers(2**31)), start, goal, evaluator.clearance_surface,
+            tree = _grow(int(rng.integers(2**31)), start, goal, floor, ceiling,
                          grid.resolution, bounds, band, leg,
                          CLIMB_SHARE * tan(radians(task.drone.max_climb_deg)),
                          cos(radians(task.drone.max_turn_deg)), GOAL_BIAS, MAX_NODES)
             if not len(tree):
                 continue
-            dense = _resample(tree, 3 * len(best))
-            candidates = np.array([_resample(_smooth(dense, n), len(best)) for n in SMOOTHING])
+            dense = resample(tree, 3 * len(best))
+            candidates = np.array([resample(smooth(dense, n), len(best)) for n in SMOOTHING])
             cost = evaluator(candidates).cost
             k = int(np.argmin(cost))
             if cost[k] < best_cost:
@@ -53,25 +66,13 @@ def rrt_paths(evaluator: Evaluator, count: int, rng: np.random.Generator,
                 break
         paths[q] = best
     paths[:, 0], paths[:, -1] = start, goal
+    evaluator.evaluations = counted
     return paths
 
 
-def _resample(path, n):
-    travelled = np.r_[0.0, np.cumsum(np.linalg.norm(np.diff(path, axis=0), axis=1))]
-    wanted = np.linspace(0, travelled[-1], n)
-    return np.stack([np.interp(wanted, travelled, path[:, d]) for d in range(3)], axis=1)
-
-
-def _smooth(path, passes):
-    path = path.copy()
-    for _ in range(passes):
-        path[1:-1] = 0.25 * path[:-2] + 0.5 * path[1:-1] + 0.25 * path[2:]
-    return path
-
-
 @njit(cache=True, nogil=True)
-def _is_free(a, b, clear, cell, bounds):
-    nx, ny = clear.shape
+def _is_free(a, b, floor, ceiling, cell, bounds):
+    nx, ny = floor.shape
     n = int(np.sqrt(((a - b) ** 2).sum()) / cell) + 1
     for s in range(n + 1):
         p = a + (b - a) * (s / n)
@@ -79,13 +80,14 @@ def _is_free(a, b, clear, cell, bounds):
             np.floor((p[1] - bounds[0, 1]) / cell))
         if i < 0 or j < 0 or i >= nx or j >= ny:
             return False
-        if p[2] < clear[i, j] or p[2] < bounds[0, 2] or p[2] > bounds[1, 2]:
+        if p[2] < floor[i, j] or p[2] > ceiling[i, j]:
             return False
     return True
 
 
 @njit(cache=True, nogil=True)
-def _grow(seed, start, goal, clear, cell, bounds, band, step, climb, cos_turn, bias, max_nodes):
+def _grow(seed, start, goal, floor, ceiling, cell, bounds, band, step, climb, cos_turn, bias,
+          max_nodes):
     """(K, 3) nodes from start to goal; empty if none was found."""
     np.random.seed(seed)
     nodes, parent = np.empty((max_nodes + 2, 3)), np.full(max_nodes + 2, -1)
@@ -115,13 +117,13 @@ def _grow(seed, start, goal, clear, cell, bounds, band, step, climb, cos_turn, b
             ay = nodes[nearest, 1] - nodes[parent[nearest], 1]
             if ax * dx + ay * dy < cos_turn * m * np.sqrt(ax * ax + ay * ay):
                 continue
-        if not _is_free(nodes[nearest], new, clear, cell, bounds):
+        if not _is_free(nodes[nearest], new, floor, ceiling, cell, bounds):
             continue
         nodes[n], parent[n] = new, nearest
         n += 1
         left = np.sqrt((new[0] - goal[0]) ** 2 + (new[1] - goal[1]) ** 2)
         if left < step and abs(new[2] - goal[2]) <= climb * left and _is_free(
-                new, goal, clear, cell, bounds):
+                new, goal, floor, ceiling, cell, bounds):
             nodes[n], parent[n] = goal, n - 1
             count, k = 0, n
             while k >= 0:

@@ -1,0 +1,241 @@
+"""Layered graph between start and goal, as ants walk it, and dynamic programming over it.
+
+Layer k lies across the line from start to goal; its nodes are offsets to the side and heights
+above ground. Moves go to the next layer by so few nodes to the side that the course stays within
+half the largest turn of the line's: any two of them then keep the turn. Climb, speed, clearance
+and map are checked for every edge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import hypot, radians, tan
+
+import numpy as np
+from numba import njit
+
+from parallel_city_ros.patrol.evaluator import Evaluator
+from parallel_city_ros.patrol.kernels import layer_edges, popcount, views
+from parallel_city_ros.patrol.scene import tallest_over
+from parallel_city_ros.patrol.table import bit_planes, record_words
+
+LATERAL_M = 8.0         # between two nodes of a layer
+RISE_M = 5.0
+WIDEST_M = 360.0        # to either side
+SHORTEST_M = 20.0       # between two layers: shorter legs could hardly turn
+VIEW_CELL_M = 4.0       # of the coarse map on which gains are counted
+MOST_NODES = 250_000
+CLIMB_SHARE = 0.98
+
+
+class LayeredGraph:
+    """Nodes, edges and what is seen from them.
+
+    nodes : (K + 1, A, C, 3) ENU metres; start and goal are nodes (0, *first) and (K, *last)
+    moves : (M, 2) steps in a and c; free : (K, A, C, M) bool, edges that keep all limits and from
+        which the goal can be reached
+
+    complete is False if it was stopped while being made.
+    """
+
+    def __init__(self, evaluator: Evaluator, stopped: Callable[[], bool] = lambda: False):
+        task, self._evaluator = evaluator.task, evaluator
+        start, goal = np.array(task.start, float), np.array(task.goal, float)
+        line = (goal - start)[:2]
+        distance = max(float(np.hypot(*line)), 1e-9)
+        self.layers = n = max(2, min(task.track_points + 1, int(distance / SHORTEST_M)))
+        step = distance / n
+        longest = task.drone.max_speed * task.time_step_s
+        # the path is resampled to the task's points, so that legs of the graph may be longer
+        longest = max(longest, longest * (task.track_points + 1) / n * 0.95)
+        side_slope = tan(radians(min(task.drone.max_turn_deg, 120)) / 2)
+        # the goal is reached from anywhere that half the way leads to
+        widest = min(WIDEST_M, 0.5 * distance * side_slope)
+        heights = np.arange(task.min_altitude, task.max_altitude + 1e-9, RISE_M)
+        lateral = min(LATERAL_M, step * side_slope)
+        lateral = max(lateral, 2 * widest * n * len(heights) / MOST_NODES)
+        half = int(widest / lateral)
+        most_side = int(step * side_slope / lateral + 1e-9)
+        most_rise = int(
+            step * tan(radians(task.drone.max_climb_deg)) * CLIMB_SHARE / RISE_M)
+        self.moves = np.array([
+            (a, c) for a in range(-most_side, most_side + 1)
+            for c in range(-max(1, most_rise), max(1, most_rise) + 1)
+            if hypot(hypot(step, a * lateral), c * RISE_M) <= longest])
+        along, across = line / distance, np.array([-line[1], line[0]]) / distance
+        offsets = (np.arange(2 * half + 1) - half) * lateral
+        nodes = np.empty((n + 1, len(offsets), len(heights), 3))
+        nodes[..., :2] = (start[:2] + np.arange(n + 1)[:, None, None] * step * along
+                          + offsets[None, :, None] * across)[:, :, None, :]
+        nodes[..., 2] = 0.0
+        nodes[..., 2] = evaluator.band(nodes)[0] - task.min_altitude + heights
+        self.first = half, _nearest(nodes[0, half, :, 2], start[2])
+        self.last = half, _nearest(nodes[n, half, :, 2], goal[2])
+        nodes[0][self.first], nodes[n][self.last] = start, goal
+        self.nodes = nodes
+        self.free = np.zeros((n, *nodes.shape[1:3], len(self.moves)), bool)
+        self.complete = False
+        scene = evaluator.scene
+        wider = scene._replace(limits=scene.limits._replace(longest_leg=longest))
+        for k in range(n):
+            if stopped():
+                return
+            layer_edges(wider, nodes[k], nodes[k + 1], self.moves, self.free[k])
+        _keep_reachable(self.free, self.moves, *self.first, *self.last)
+        self.complete = True
+
+    @property
+    def connected(self) -> bool:
+        return self.complete and bool(self.free[0][self.first].any())
+
+    def path(self, a: np.ndarray, c: np.ndarray) -> np.ndarray:
+        """(K + 1, 3) from nodes by layer."""
+        return self.nodes[np.arange(self.layers + 1), a, c]
+
+    def lengths(self) -> np.ndarray:
+        """(K, A, C, M) metres of each edge; 0 where there is none."""
+        return _lengths(self.nodes, self.moves, self.free)
+
+    def noise(self) -> np.ndarray:
+        """(K + 1, A, C) noise (9) of a track point at each node, metres."""
+        ground = self._evaluator.band(self.nodes)[0] - self._evaluator.task.min_altitude
+        limit = self._evaluator.task.noise_altitude
+        height = self.nodes[..., 2] - ground
+        return np.where(height <= limit, limit - height + 1.0, 0.0)
+
+    def gains(self, stopped: Callable[[], bool] = lambda: False) -> np.ndarray | None:
+        """(K, A, C, M) float32 worth in cells of the map of what is seen from the end of each
+        edge and not from its beginning; None if it was stopped."""
+        scene = self._evaluator.scene
+        factor = max(1, round(VIEW_CELL_M / scene.camera.cell))
+        of = slice(factor // 2, None, factor)
+        surface = np.ascontiguousarray(scene.surface[of, of])
+        camera = scene.camera._replace(cell=scene.camera.cell * factor)
+        tallest = tallest_over(surface, camera)
+        planes, unit = bit_planes(np.ascontiguousarray(scene.weights[of, of]))
+        words = record_words(surface, camera)
+        worth = unit * factor**2
+        stride = (surface.shape[1] >> 6) + 2
+        gains = np.zeros(self.free.shape, np.float32)
+        shape = (self.nodes.shape[1], self.nodes.shape[2])
+        bits = [np.empty((shape[0] * shape[1], words), np.int64) for _ in range(2)]
+        heads = [np.empty((shape[0] * shape[1], 4), np.int64) for _ in range(2)]
+        for k in range(self.layers + 1):
+            if stopped():
+                return None
+            now = k % 2
+            views(surface, tallest, camera, self.nodes[k].reshape(-1, 3), bits[now], heads[now])
+            if k:
+                _gains(bits[1 - now], heads[1 - now], bits[now], heads[now], planes, stride,
+                       worth, self.free[k - 1], self.moves, gains[k - 1])
+        return gains
+
+
+def best_walk(graph: LayeredGraph, gains, lengths, noise, per_metre: float, per_noise: float,
+              per_cell: float) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes (a, c) by layer of the walk that costs least: dynamic programming from the goal."""
+    return _best_walk(graph.free, graph.moves, gains, lengths, noise, per_metre, per_noise,
+                      per_cell, *graph.first, *graph.last)
+
+
+def _nearest(heights, z) -> int:
+    return int(np.argmin(np.abs(heights - z)))
+
+
+@njit(cache=True, nogil=True)
+def _keep_reachable(free, moves, a0, c0, a1, c1):
+    """Takes away the edges from which the goal, or to which the start, does not lead."""
+    n, width, height, count = free.shape
+    leads = np.zeros((n + 1, width, height), np.bool_)
+    leads[n, a1, c1] = True
+    for k in range(n - 1, -1, -1):
+        for a in range(width):
+            for c in range(height):
+                for m in range(count):
+                    if free[k, a, c, m]:
+                        if leads[k + 1, a + moves[m, 0], c + moves[m, 1]]:
+                            leads[k, a, c] = True
+                        else:
+                            free[k, a, c, m] = False
+    came = np.zeros((n + 1, width, height), np.bool_)
+    came[0, a0, c0] = True
+    for k in range(n):
+        for a in range(width):
+            for c in range(height):
+                for m in range(count):
+                    if free[k, a, c, m]:
+                        if came[k, a, c]:
+                            came[k + 1, a + moves[m, 0], c + moves[m, 1]] = True
+                        else:
+                            free[k, a, c, m] = False
+
+
+@njit(cache=True, nogil=True)
+def _lengths(nodes, moves, free):
+    n, width, height, count = free.shape
+    lengths = np.zeros(free.shape, np.float32)
+    for k in range(n):
+        for a in range(width):
+            for c in range(height):
+                for m in range(count):
+                    if free[k, a, c, m]:
+                        b, d = a + moves[m, 0], c + moves[m, 1]
+                        square = 0.0
+                        for axis in range(3):
+                            square += (nodes[k + 1, b, d, axis] - nodes[k, a, c, axis]) ** 2
+                        lengths[k, a, c, m] = np.sqrt(square)
+    return lengths
+
+
+@njit(cache=True, nogil=True)
+def _gains(bits, heads, next_bits, next_heads, planes, stride, worth, free, moves, gains):
+    width, height, count = free.shape
+    for a in range(width):
+        for c in range(height):
+            old = a * height + c
+            for m in range(count):
+                if not free[a, c, m]:
+                    continue
+                new = (a + moves[m, 0]) * height + c + moves[m, 1]
+                total = 0
+                words = next_heads[new, 3]
+                for r in range(next_heads[new, 1]):
+                    i = next_heads[new, 0] + r
+                    row = i - heads[old, 0]
+                    for w in range(words):
+                        k = next_heads[new, 2] + w
+                        word = next_bits[new, r * words + w]
+                        if 0 <= row < heads[old, 1] and 0 <= k - heads[old, 2] < heads[old, 3]:
+                            word &= ~bits[old, row * heads[old, 3] + k - heads[old, 2]]
+                        for p in range(planes.shape[0]):
+                            total += popcount(word & planes[p, i * stride + k]) << p
+                gains[a, c, m] = total * worth
+
+
+@njit(cache=True, nogil=True)
+def _best_walk(free, moves, gains, lengths, noise, per_metre, per_noise, per_cell, a0, c0, a1,
+               c1):
+    n, width, height, count = free.shape
+    value = np.full((2, width, height), np.inf)
+    choice = np.full((n, width, height), -1, np.int16)
+    value[n % 2, a1, c1] = 0.0
+    for k in range(n - 1, -1, -1):
+        here, there = value[k % 2], value[(k + 1) % 2]
+        for a in range(width):
+            for c in range(height):
+                least = np.inf
+                for m in range(count):
+                    if free[k, a, c, m]:
+                        b, d = a + moves[m, 0], c + moves[m, 1]
+                        cost = (there[b, d] + per_metre * lengths[k, a, c, m]
+                                + per_noise * noise[k + 1, b, d] - per_cell * gains[k, a, c, m])
+                        if cost < least:
+                            least = cost
+                            choice[k, a, c] = m
+                here[a, c] = least
+    walk_a, walk_c = np.empty(n + 1, np.int64), np.empty(n + 1, np.int64)
+    walk_a[0], walk_c[0] = a0, c0
+    for k in range(n):
+        m = choice[k, walk_a[k], walk_c[k]]
+        walk_a[k + 1], walk_c[k + 1] = walk_a[k] + moves[m, 0], walk_c[k] + moves[m, 1]
+    return walk_a, walk_c
