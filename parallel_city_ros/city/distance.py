@@ -94,46 +94,47 @@ class DistanceField:
 
     def _compute(self, a0, b0, a1, b1) -> None:
         """The chunks of cells a0..a1, b0..b1 (exclusive) anew."""
-        rows, kept = [], self.values
-        for a in range(a0, a1, TILE):
-            for b in range(b0, b1, TILE):
-                rows += self._tile(a, b, min(a + TILE, a1), min(b + TILE, b1))
-        fresh = [values for _, values in rows]
         area = np.zeros(self.index.shape, bool)
         area[a0:a1, b0:b1] = True
         keep = self.index[~area]
         keep = np.sort(keep[keep >= 0])
-        row = np.full(len(kept) + 1, FREE, np.int32)
+        row = np.full(len(self.values) + 1, FREE, np.int32)
         row[keep] = np.arange(len(keep))
         self.index[area] = FREE
         self.index = np.where(self.index >= 0, row[self.index], FREE).astype(np.int32)
-        for n, (where, _) in enumerate(rows):
-            self.index[where] = len(keep) + n
-        self.values = np.concatenate([kept[keep], np.stack(fresh)]) if fresh else kept[keep]
+        values, n = self.values[keep], len(keep)
+        for a in range(a0, a1, TILE):
+            for b in range(b0, b1, TILE):
+                for where, chunk in self._tile(a, b, min(a + TILE, a1), min(b + TILE, b1)):
+                    if n == len(values):    # in place: never two copies of a whole city
+                        values.resize((n + n // 4 + 64, *chunk.shape), refcheck=False)
+                    values[n] = chunk
+                    self.index[where] = n
+                    n += 1
+        values.resize((n, CHUNK, CHUNK, CHUNK), refcheck=False)
+        self.values = values
 
-    def _tile(self, a0, b0, a1, b1) -> list[tuple]:
-        """((a, b, c), (16, 16, 16) uint8) of the chunks of a tile that are not all truncation."""
+    def _tile(self, a0, b0, a1, b1):
+        """Yields (a, b, c), (16, 16, 16) uint8 of each chunk that is not all truncation."""
         halo = self._reach + 1
         grid, n = self.grid, CHUNK
         low = np.array([a0 * n - halo, b0 * n - halo, 0])
         size = ((a1 - a0) * n + 2 * halo, (b1 - b0) * n + 2 * halo, self.index.shape[2] * n)
         near = np.zeros(size, bool)
         if not _coarse(grid.chunk_index, grid.words, low[0], low[1], self._factor, near):
-            return []
+            return
         squares = np.full(size, (self._reach + 1)**2, np.int16)
         _squared_gaps(near, self._reach, squares)
         inner = squares[halo:-halo, halo:-halo]
         table = np.minimum(np.sqrt(np.arange((self._reach + 1)**2 + 1)) * self.cell, TRUNCATION_M)
         values = np.floor(table * (STEPS / TRUNCATION_M) + 1e-9).astype(np.uint8)[inner]
-        out = []
         for a in range(a1 - a0):
             for b in range(b1 - b0):
                 pile = values[a * n:(a + 1) * n, b * n:(b + 1) * n]
                 for c in range(self.index.shape[2]):
                     chunk = pile[:, :, c * n:(c + 1) * n]
                     if (chunk < STEPS).any():
-                        out.append(((a0 + a, b0 + b, c), chunk.copy()))
-        return out
+                        yield (a0 + a, b0 + b, c), chunk
 
 
 @njit(cache=True, nogil=True)

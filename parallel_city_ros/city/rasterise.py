@@ -20,6 +20,7 @@ from numba import njit
 
 CHUNK = 16
 FREE, WANTED = -1, -2
+MOST_ASKED = 512 * CHUNK**3     # voxels around one body, for which chunks are asked at once
 EPS = 1e-5      # voxels: float noise of coordinates, far below any map's accuracy
 
 
@@ -212,16 +213,17 @@ def prisms(index, words, nx, ny, edges, offsets, base, top, own_ground, heights,
 
 
 @njit(cache=True, nogil=True)
-def _clip(points, n, axis, bound, keep_above, out):
-    """Part of a convex polygon on one side of a plane (Sutherland & Hodgman 1974); its size."""
+def _clip(points, n, axis, bound, sign, out):
+    """Part of a convex polygon where sign * (coordinate - bound) >= 0; its number of corners.
+
+    Sutherland & Hodgman (1974).
+    """
     m = 0
     for s in range(n):
-        e = (s + 1) % n
-        d0, d1 = points[s, axis] - bound, points[e, axis] - bound
-        if not keep_above:
-            d0, d1 = -d0, -d1
+        e = s + 1 if s + 1 < n else 0
+        d0, d1 = sign * (points[s, axis] - bound), sign * (points[e, axis] - bound)
         if d0 >= 0:
-            out[m] = points[s]
+            out[m, 0], out[m, 1], out[m, 2] = points[s, 0], points[s, 1], points[s, 2]
             m += 1
         if (d0 > 0 > d1) or (d0 < 0 < d1):
             share = d0 / (d0 - d1)
@@ -233,36 +235,59 @@ def _clip(points, n, axis, bound, keep_above, out):
 
 
 @njit(cache=True, nogil=True)
+def _range(points, n, axis):
+    low = high = points[0, axis]
+    for s in range(1, n):
+        low, high = min(low, points[s, axis]), max(high, points[s, axis])
+    return low, high
+
+
+@njit(cache=True, nogil=True)
 def _surface(index, words, nx, ny, triangle, closed, filling, scratch):
     """Voxels that a triangle overlaps; if its body is not closed, those that it touches."""
-    low_i, high_i = _touched(triangle[:, 0].min(), triangle[:, 0].max())
-    low_j, high_j = _touched(triangle[:, 1].min(), triangle[:, 1].max())
+    low_i, high_i = _touched(*_range(triangle, 3, 0))
+    low_j, high_j = _touched(*_range(triangle, 3, 1))
     if not filling:
-        low_k, high_k = _touched(triangle[:, 2].min(), triangle[:, 2].max())
+        low_k, high_k = _touched(*_range(triangle, 3, 2))
         if (high_i - low_i) * (high_j - low_j) <= 4 * CHUNK * CHUNK:
             want(index, low_i, high_i, low_j, high_j, low_k, high_k)
             return
     a, b, c = scratch[0], scratch[1], scratch[2]
+    # z = z0 + slope_x * x + slope_y * y, for columns that the triangle covers altogether
+    ux, uy, uz = (triangle[1, 0] - triangle[0, 0], triangle[1, 1] - triangle[0, 1],
+                  triangle[1, 2] - triangle[0, 2])
+    vx, vy, vz = (triangle[2, 0] - triangle[0, 0], triangle[2, 1] - triangle[0, 1],
+                  triangle[2, 2] - triangle[0, 2])
+    area = ux * vy - uy * vx
+    level = abs(area) > EPS
+    slope_x = (uz * vy - uy * vz) / area if level else 0.0
+    slope_y = (ux * vz - uz * vx) / area if level else 0.0
+    z0 = triangle[0, 2] - slope_x * triangle[0, 0] - slope_y * triangle[0, 1]
+    rise = abs(slope_x) + abs(slope_y)
     for i in range(max(low_i, 0), min(high_i, nx - 1) + 1):
-        m = _clip(triangle, 3, 0, float(i), True, a)
-        m = _clip(a, m, 0, float(i + 1), False, b)
+        m = _clip(triangle, 3, 0, float(i), 1.0, a)
+        m = _clip(a, m, 0, float(i + 1), -1.0, b)
         if m == 0:
             continue
-        j0, j1 = _touched(b[:m, 1].min(), b[:m, 1].max())
+        j0, j1 = _touched(*_range(b, m, 1))
+        first, last = _covered(triangle, float(i), float(i + 1)) if level else (1.0, 0.0)
         for j in range(max(j0, 0), min(j1, ny - 1) + 1):
-            n = _clip(b, m, 1, float(j), True, a)
-            n = _clip(a, n, 1, float(j + 1), False, c)
-            if n == 0:
-                continue
-            if closed:
-                # A face that only touches the column's side is its neighbour's.
-                left, right = _inside(c[:n, 0].min(), c[:n, 0].max())
-                front, back = _inside(c[:n, 1].min(), c[:n, 1].max())
-                if left > right or front > back:
-                    continue
-                k0, k1 = _inside(c[:n, 2].min(), c[:n, 2].max())
+            if level and first <= j and j + 1 <= last:
+                low = z0 + slope_x * (i + 0.5) + slope_y * (j + 0.5) - 0.5 * rise
+                high = low + rise
             else:
-                k0, k1 = _touched(c[:n, 2].min(), c[:n, 2].max())
+                n = _clip(b, m, 1, float(j), 1.0, a)
+                n = _clip(a, n, 1, float(j + 1), -1.0, c)
+                if n == 0:
+                    continue
+                if closed:
+                    # A face that only touches the column's side is its neighbour's.
+                    left, right = _inside(*_range(c, n, 0))
+                    front, back = _inside(*_range(c, n, 1))
+                    if left > right or front > back:
+                        continue
+                low, high = _range(c, n, 2)
+            k0, k1 = _inside(low, high) if closed else _touched(low, high)
             if filling:
                 _fill_column(index, words, i, j, k0, k1)
             else:
@@ -270,38 +295,70 @@ def _surface(index, words, nx, ny, triangle, closed, filling, scratch):
 
 
 @njit(cache=True, nogil=True)
-def _side(x0, y0, x1, y1, x, y):
-    """On which side of a line (x, y) lies, the same for both directions; True on the line."""
-    flip = x0 > x1 or (x0 == x1 and y0 > y1)
-    if flip:
-        x0, y0, x1, y1 = x1, y1, x0, y0
-    left = (x1 - x0) * (y - y0) - (y1 - y0) * (x - x0) >= 0
-    return left != flip
+def _span(triangle, x):
+    """Lowest and highest y of a triangle on the line at x; empty if it is not there."""
+    low, high = np.inf, -np.inf
+    for s in range(3):
+        x0, y0 = triangle[s, 0], triangle[s, 1]
+        x1, y1 = triangle[(s + 1) % 3, 0], triangle[(s + 1) % 3, 1]
+        if min(x0, x1) <= x <= max(x0, x1) and x0 != x1:
+            y = y0 + (y1 - y0) * (x - x0) / (x1 - x0)
+            low, high = min(low, y), max(high, y)
+    return low, high
+
+
+@njit(cache=True, nogil=True)
+def _covered(triangle, x0, x1):
+    """The y between which a triangle covers the strip from x0 to x1 altogether."""
+    a, b = _span(triangle, x0)
+    c, d = _span(triangle, x1)
+    return max(a, c), min(b, d)
+
+
+@njit(cache=True, nogil=True)
+def _line(triangle, x):
+    """Lowest and highest y of a triangle on the line at x; equal if it is not there.
+
+    Edges belong to x from their lower end on, up to and without their upper end, and are
+    computed from the lower end whatever their direction: triangles that share an edge then
+    share its crossings to the last bit, and none is lost or counted twice.
+    """
+    n, first, second = 0, 0.0, 0.0
+    for s in range(3):
+        e = s + 1 if s < 2 else 0
+        x0, y0, x1, y1 = triangle[s, 0], triangle[s, 1], triangle[e, 0], triangle[e, 1]
+        if x0 > x1:
+            x0, y0, x1, y1 = x1, y1, x0, y0
+        if x0 <= x < x1:
+            y = y0 + (y1 - y0) * ((x - x0) / (x1 - x0))
+            first, second = (y, second) if n == 0 else (first, y)
+            n += 1
+    return (min(first, second), max(first, second)) if n == 2 else (0.0, 0.0)
 
 
 @njit(cache=True, nogil=True)
 def _crossings(triangles, i0, j0, w, h, counts, place, zs, writing):
     """Where the upright line through the centre of each column meets the triangles."""
     for t in range(len(triangles)):
-        x0, y0, x1, y1, x2, y2 = (triangles[t, 0, 0], triangles[t, 0, 1], triangles[t, 1, 0],
-                                  triangles[t, 1, 1], triangles[t, 2, 0], triangles[t, 2, 1])
-        area = (x1 - x0) * (y2 - y0) - (y1 - y0) * (x2 - x0)
+        triangle = triangles[t]
+        x0, y0, z0 = triangle[0, 0], triangle[0, 1], triangle[0, 2]
+        ux, uy, uz = triangle[1, 0] - x0, triangle[1, 1] - y0, triangle[1, 2] - z0
+        vx, vy, vz = triangle[2, 0] - x0, triangle[2, 1] - y0, triangle[2, 2] - z0
+        area = ux * vy - uy * vx
         if area == 0.0:
             continue
-        for i in range(max(0, int(floor(min(x0, x1, x2) - 0.5)) - i0),
-                       min(w - 1, int(ceil(max(x0, x1, x2) - 0.5)) - i0) + 1):
-            for j in range(max(0, int(floor(min(y0, y1, y2) - 0.5)) - j0),
-                           min(h - 1, int(ceil(max(y0, y1, y2) - 0.5)) - j0) + 1):
-                x, y = i0 + i + 0.5, j0 + j + 0.5
-                side = _side(x0, y0, x1, y1, x, y)
-                if side != _side(x1, y1, x2, y2, x, y) or side != _side(x2, y2, x0, y0, x, y):
-                    continue
+        low, high = _range(triangle, 3, 0)
+        for i in range(max(0, int(floor(low - 0.5)) - i0),
+                       min(w - 1, int(ceil(high - 0.5)) - i0) + 1):
+            x = i0 + i + 0.5
+            front, back = _line(triangle, x)
+            for j in range(max(0, int(ceil(front - 0.5)) - j0),
+                           min(h, int(ceil(back - 0.5)) - j0)):
                 if writing:
-                    p = ((x - x0) * (y2 - y0) - (y - y0) * (x2 - x0)) / area
-                    q = ((x1 - x0) * (y - y0) - (y1 - y0) * (x - x0)) / area
-                    zs[place[i, j] + counts[i, j]] = (
-                        triangles[t, 0, 2] + p * (triangles[t, 1, 2] - triangles[t, 0, 2])
-                        + q * (triangles[t, 2, 2] - triangles[t, 0, 2]))
+                    y = j0 + j + 0.5
+                    p = ((x - x0) * vy - (y - y0) * vx) / area
+                    q = (ux * (y - y0) - uy * (x - x0)) / area
+                    zs[place[i, j] + counts[i, j]] = z0 + p * uz + q * vz
                 counts[i, j] += 1
 
 
@@ -323,6 +380,12 @@ def solids(index, words, nx, ny, triangles, offsets, closed, heights, gx, gy, gc
         i0, i1, j0, j1 = max(i0, 0), min(i1, nx - 1), max(j0, 0), min(j1, ny - 1)
         if i0 > i1 or j0 > j1:
             continue
+        if not filling:
+            k0, k1 = _touched(body[:, :, 2].min(), body[:, :, 2].max())
+            k0 = k0 if closed[s] else 0
+            if (i1 - i0) * (j1 - j0) * (k1 - k0) <= MOST_ASKED:
+                want(index, i0, i1, j0, j1, min(k0, 0), k1)
+                continue
         for t in range(len(body)):
             _surface(index, words, nx, ny, body[t], closed[s], filling, scratch)
         w, h = i1 - i0 + 1, j1 - j0 + 1
