@@ -1,11 +1,15 @@
-"""`parallel-city fly`: fly a plan with a simulated or a real autopilot, without ROS."""
+"""`parallel-city fly`: fly a plan, or the plans of a fleet, without ROS."""
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import signal
 import sys
 import threading
+from contextlib import ExitStack, nullcontext
+from pathlib import Path
 
 import click
 
@@ -13,22 +17,34 @@ from parallel_city_ros.cli import options
 from parallel_city_ros.flight.config import FlightConfig
 from parallel_city_ros.settings import build
 
+ORDERS = ("pause", "resume", "return", "land", "cancel")
+
 
 @click.command()
-@click.argument("plan_file", metavar="PLAN.json", type=click.Path())
+@click.argument("plan_file", metavar="PLAN.json|MISSION.yaml", type=click.Path())
 @click.option("--autopilot", default="sim", show_default=True,
-              help="sim: a simulated PX4 of our own; or the MAVSDK address of a drone, such as "
-                   "udpin://127.0.0.1:14540 for PX4 SITL.")
+              help="sim: a simulated PX4 of our own; px4: an installed PX4 SITL; or the MAVSDK "
+                   "address of a drone, such as udpin://127.0.0.1:14540.")
+@click.option("--px4", "px4_build", metavar="FOLDER", type=click.Path(), default="",
+              help="Build folder of PX4 SITL.  [default: $PX4_BUILD, else px4 on the PATH]")
+@click.option("--simulator", type=click.Choice(["sih", "gazebo"]), default="sih",
+              show_default=True, help="What PX4 SITL flies in.")
 @click.option("--city", "city_file", type=click.Path(),
               help="The city file to certify the plan on again.  [default: the plan's own]")
 @click.option("--speed-factor", type=click.FloatRange(0, 50, min_open=True), default=10.0,
               show_default=True, help="Of the simulated drone: vehicle seconds per second.")
+@click.option("--seed", type=click.IntRange(0), help="Of the simulated drone.  [default: the "
+              "plan's]")
+@click.option("--log", "log_name", type=click.Path(),
+              help="Flight log: NAME.jsonl and, with all MAVLink, NAME.tlog; of a fleet a folder.")
 @click.option("--output", "-o", type=click.Path(dir_okay=False),
               help="The flown track and how it compares with the plan, as JSON.")
+@click.option("--lines", is_flag=True, hidden=True)
 @options.settings_flags(FlightConfig, skip=("address",))
 @options.json_option
-def fly(plan_file, autopilot, city_file, speed_factor, output, as_json, **settings):
-    """Fly the patrol of PLAN.json.
+def fly(plan_file, autopilot, px4_build, simulator, city_file, speed_factor, seed, log_name,
+        output, lines, as_json, **settings):
+    """Fly the patrol of PLAN.json, or those of all drones of MISSION.yaml.
 
     The plan is certified again on its city before anything is sent. Ctrl-C brings the drone
     home and waits for its landing; a second Ctrl-C leaves it to its autopilot, which has the
@@ -37,53 +53,100 @@ def fly(plan_file, autopilot, city_file, speed_factor, output, as_json, **settin
     \b
     parallel-city fly plan.json
     parallel-city fly plan.json --autopilot udpin://127.0.0.1:14540
+    parallel-city fly mission.yaml
     """
+    if Path(plan_file).suffix in (".yaml", ".yml"):
+        from parallel_city_ros.cli.fleet import fly_fleet
+        fly_fleet(plan_file, speed_factor, log_name, as_json)
+        return
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    options.require_folders(output)
+    plan, grid = _load(plan_file, city_file)
+    values = options.given(settings)
+    if autopilot not in ("sim", "px4"):
+        values["address"] = autopilot
+    config = build(FlightConfig, values)
+    with ExitStack() as stack:
+        log = None
+        if log_name:
+            from parallel_city_ros.flight.log import FlightLog
+            log = stack.enter_context(FlightLog(log_name))
+            log.write("start", plan=str(plan_file), planner=plan.planner_id,
+                      map_hash=plan.map_hash, map_update=plan.map_update,
+                      frame=[plan.frame.latitude_deg, plan.frame.longitude_deg,
+                             plan.frame.altitude_m],
+                      path=plan.path.tolist(), autopilot=autopilot)
+        drone = _start_autopilot(autopilot, plan, grid, speed_factor, seed, px4_build, simulator)
+        stack.enter_context(drone)
+        if drone.address:
+            from dataclasses import replace
+            config = replace(config, address=drone.address)
+        outcome = _fly(plan, grid, config, log, lines)
+        if log:
+            log.outcome(outcome)
+    _report(plan, grid, outcome, output, as_json or lines, lines)
+
+
+def _load(plan_file, city_file):
+    """The plan, and the newest twin of its city."""
     from parallel_city_ros.city.readers import read_city
     from parallel_city_ros.city.voxels import voxelise
     from parallel_city_ros.errors import PlanError
     from parallel_city_ros.patrol.plan import PatrolPlan
 
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    options.require_folders(output)
     plan = PatrolPlan.load(plan_file)
     city_file = city_file or plan.city_file
     if not city_file:
         raise PlanError(f"{plan_file}: does not say which city it was made for; add --city FILE")
-    values = options.given(settings)
-    if autopilot != "sim":
-        values["address"] = autopilot
-    config = build(FlightConfig, values)
     grid = voxelise(read_city(city_file), plan.resolution)
     if plan.map_update:
         raise PlanError(
             f"{plan_file}: was made on update {plan.map_update} of the map, and the city file "
             "does not hold those events; fly it through the nodes, which know them, or plan again")
-    if autopilot == "sim":
-        from dataclasses import replace
-
-        from parallel_city_ros.flight.simulator.process import SimulatedAutopilot
-        home = plan.frame.to_wgs84((*plan.path[0, :2], float(grid.ground_at(plan.path[0]))))
-        with SimulatedAutopilot(home, speed_factor=speed_factor, seed=plan.seed) as drone:
-            outcome = _fly(plan, grid, replace(config, address=drone.address))
-    else:
-        outcome = _fly(plan, grid, config)
-    _report(plan, grid, outcome, output, as_json)
+    return plan, grid
 
 
-def _fly(plan, grid, config):
+class _NoProcess(nullcontext):
+    address = ""
+
+
+def _start_autopilot(autopilot, plan, grid, speed_factor, seed, px4_build, simulator):
+    """A context manager with the address of what it starts; "" if nothing is to be started."""
+    if autopilot not in ("sim", "px4"):
+        return _NoProcess()
+    home = plan.frame.to_wgs84((*plan.path[0, :2], float(grid.ground_at(plan.path[0]))))
+    if autopilot == "px4":
+        from parallel_city_ros.flight.px4 import Px4Sitl
+        return Px4Sitl(home, build=px4_build, simulator=simulator, speed_factor=speed_factor)
+    from parallel_city_ros.flight.simulator.process import SimulatedAutopilot
+    return SimulatedAutopilot(home, speed_factor=speed_factor,
+                              seed=plan.seed if seed is None else seed)
+
+
+def _fly(plan, grid, config, log, lines):
     from parallel_city_ros.flight.autopilot import Autopilot
     from parallel_city_ros.flight.executor import PatrolFlight
+    from parallel_city_ros.flight.guard import Guard, GuardWatch
 
-    cancelled, done, result = threading.Event(), threading.Event(), []
+    cancelled, left, done, result = (threading.Event(), threading.Event(), threading.Event(), [])
     with Autopilot(command_timeout_s=config.command_timeout_s) as autopilot, \
             options.progress("connecting", plan.length_m) as bar:
         autopilot.connect(config.address, config.connect_timeout_s,
-                          rate_hz=config.telemetry_rate_hz, system_id=config.system_id)
-        flight = PatrolFlight(plan, grid, autopilot, config)
+                          rate_hz=config.telemetry_rate_hz, system_id=config.system_id,
+                          copy_to=log.address if log else "")
+        watch = GuardWatch(Guard(plan, grid, config), autopilot, config,
+                           log.guard if log else lambda event: None)
+        flight = PatrolFlight(plan, grid, autopilot, config, lambda: watch.reason)
 
         def on_progress(p):
             bar.update(p.distance_m, f"{p.state.value.replace('_', ' ')}, waypoint "
                        f"{p.waypoint + 1} of {p.waypoints}, battery {p.battery_percent:.0f} %")
+            if log:
+                log.progress(p)
+            if lines:
+                _print_line(kind="progress", state=p.state.value, waypoint=p.waypoint,
+                            waypoints=p.waypoints, distance_m=p.distance_m,
+                            position=p.position.tolist(), battery_percent=p.battery_percent)
 
         def work():
             try:
@@ -93,22 +156,47 @@ def _fly(plan, grid, config):
             finally:
                 done.set()
 
-        threading.Thread(target=work, daemon=True).start()
-        while not done.is_set():
-            try:
-                # Not join(): interrupted, it takes a thread that runs for one that has ended.
-                done.wait(0.1)
-            except KeyboardInterrupt:
-                if cancelled.is_set():
-                    raise
+        def interrupted(*_):
+            # Not an exception: it could strike between two instructions of the start.
+            if cancelled.is_set():
+                left.set()
+                flight.leave()
+            else:
                 cancelled.set()
                 options.note("the drone comes home; Ctrl-C again leaves it to its autopilot")
+
+        before = signal.signal(signal.SIGINT, interrupted)
+        try:
+            with watch if config.guard.enabled else nullcontext():
+                threading.Thread(target=work, daemon=True).start()
+                if lines:
+                    threading.Thread(target=_obey, args=(flight, cancelled), daemon=True).start()
+                while not done.wait(0.1):
+                    pass
+        finally:
+            signal.signal(signal.SIGINT, before)
+    if left.is_set():
+        raise KeyboardInterrupt
     if isinstance(result[0], BaseException):
         raise result[0]
     return result[0]
 
 
-def _report(plan, grid, outcome, output, as_json):
+def _obey(flight, cancelled):
+    """Orders of whoever started us, one word a line; when that is gone, the drone comes home."""
+    orders = {"pause": flight.pause, "resume": flight.resume, "return": flight.return_home,
+              "land": flight.land, "cancel": cancelled.set}
+    for line in sys.stdin:
+        orders.get(line.strip(), lambda: None)()
+    cancelled.set()
+
+
+def _print_line(**values):
+    click.echo(json.dumps(options.finite(values)))
+    sys.stdout.flush()
+
+
+def _report(plan, grid, outcome, output, as_json, lines):
     from parallel_city_ros.cpss.comparison import compare
     from parallel_city_ros.files import write_atomically
     from parallel_city_ros.flight.outcome import FlightStatus
@@ -123,10 +211,11 @@ def _report(plan, grid, outcome, output, as_json):
         comparison = compare(plan, outcome.flown[:, 1:], evaluator)
         values["comparison"] = comparison.to_dict()
     if output:
-        import json
         write_atomically(output, json.dumps(options.finite(
             values | {"track": outcome.flown.tolist()})) + "\n")
-    if as_json:
+    if lines:
+        _print_line(kind="outcome", **values)
+    elif as_json:
         options.print_json(values)
     else:
         click.echo(f"{outcome.status.value}: {outcome.message}")

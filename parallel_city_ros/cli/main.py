@@ -16,7 +16,9 @@ COMMANDS = {
     "doctor": "Check the environment; say what is missing and how to get it.",
     "city": "The artificial city: look at a city file.",
     "plan": "Plan and certify a patrol over a city file.",
-    "fly": "Fly a plan with a simulated or a real PX4 drone.",
+    "fly": "Fly a plan, or a fleet's, with simulated or real PX4 drones.",
+    "sim": "Simulated PX4 drones for QGroundControl and other tools.",
+    "replay": "What happened in a flight, from its log.",
 }
 
 

@@ -48,6 +48,7 @@ logger = logging.getLogger(__name__)
 
 POLL_S = 0.02           # wall, between two looks at the telemetry
 REFUSED_S = 1.0         # wall, from a refusal to the next attempt
+AWAY_M = 10.0           # from home or goal: a landing there is none of those that were meant
 MOVED_M = 2.0           # less than that within progress_timeout_s is standing still
 STOPPING_S = 3.0        # vehicle, by which a drone may have gone on before it turns back
 SPARE_M = 1.0           # of the fence, for a home that is set beside the place checked
@@ -355,9 +356,18 @@ class PatrolFlight:
             climbed=t.mission_current > 0,
             past_route=t.mission_current >= FIRST_WAYPOINT + len(self._path)))
         if what is Reaction.DOWN:
+            places = {FlightStatus.COMPLETED: self._path[-1], FlightStatus.RETURNED: self._home,
+                      FlightStatus.CANCELLED: self._home}
+            place = places.get(self._status)
             if self._state is not FlightState.LANDING and self._status is FlightStatus.COMPLETED:
                 self._status = FlightStatus.LANDED_EARLY
                 self._reason = f"it landed before the end{t.last_words}"
+            elif place is not None:
+                away = np.hypot(*(self._position(t) - place)[:2])
+                if not away <= AWAY_M:
+                    self._status = FlightStatus.LANDED_EARLY
+                    self._reason = "; ".join(filter(None, (self._reason, (
+                        f"it came down {away:.0f} m from where it was to land{t.last_words}"))))
             self._happened(FlightEvent.DISARMED)
         elif what in (Reaction.RETURN_AGAIN, Reaction.LAND_AGAIN):
             # The link was down when it was told, or it was told too early.
@@ -572,6 +582,12 @@ class PatrolFlight:
             self._go_on_home(self._autopilot.snapshot)
             return
         t = self._autopilot.snapshot
+        if t.flight_mode == LAND and t.link_age_s < self._config.link_timeout_s:
+            # A failsafe lands it already: that is not taken back.
+            self._conclude(FlightStatus.LANDED_EARLY, f"the autopilot lands it{t.last_words}")
+            self._turned_back_at = t.vehicle_time_s
+            self._happened(FlightEvent.LANDING)
+            return
         # A link that is lost cannot be waited for; the autopilot returns by itself then.
         error = t.link_age_s < self._config.link_timeout_s and self._why_no_way_home(t)
         if error:

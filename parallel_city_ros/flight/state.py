@@ -3,7 +3,7 @@
 No input, no output, no clock.
 
 disconnected → ready → arming → taking off → on patrol → landing → landed
-                                     │        ↕ paused       ↑
+                                     │        ↕ paused       ↕
                                      └──────→ returning ─────┘     failed: from everywhere
 """
 
@@ -54,6 +54,7 @@ TRANSITIONS: dict[tuple[FlightState, FlightEvent], FlightState] = {
     (S.ON_PATROL, E.PAUSED): S.PAUSED,
     (S.PAUSED, E.RESUMED): S.ON_PATROL,
     (S.RETURNING, E.LANDING): S.LANDING,
+    (S.LANDING, E.RETURNING): S.RETURNING,      # a failsafe on the last metres
     **{(state, E.RETURNING): S.RETURNING for state in (S.TAKING_OFF, S.ON_PATROL, S.PAUSED)},
     **{(state, E.LANDING): S.LANDING for state in (S.TAKING_OFF, S.ON_PATROL, S.PAUSED)},
     **{(state, E.DISARMED): S.LANDED for state in AIRBORNE},
@@ -108,6 +109,8 @@ def reaction(state: FlightState, seen: Seen) -> Reaction:
     if state is S.ON_PATROL and seen.mode == MISSION and seen.past_route:
         return Reaction.LANDS_AT_THE_GOAL
     if state is S.LANDING:      # at the goal in mission mode, else in land mode
+        if seen.mode == RETURN:
+            return Reaction.RETURNS_BY_ITSELF
         return Reaction.LAND_AGAIN if seen.mode == HOLD and not seen.on_ground \
             else Reaction.NOTHING
     if seen.mode in ("", EXPECTED_MODE.get(state)):

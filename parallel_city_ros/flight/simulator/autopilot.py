@@ -303,6 +303,12 @@ class SimulatedPx4:
         self._tripped.clear()
         self.texts.clear()
 
+    def truth(self) -> dict:
+        """What is really so, whatever it believes or tells. For tests."""
+        return {"time_s": self.time_s, "position": list(self.vehicle.position),
+                "landed": self.landed, "armed": self.armed, "mode": self.mode.name,
+                "battery_percent": self.vehicle.battery_percent}
+
     def take_photo(self) -> None:
         self.photo_count += 1
         self._photo_at = tuple(self.position)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import os
 import select
@@ -126,7 +127,7 @@ def _step(drones: list[Drone]) -> None:
 
 class _Commands:
     """Lines on standard input: a fault for all drones, "K: fault" for drone K (0 is the first),
-    or with --lockstep "step SECONDS"; each is answered by a line."""
+    "truth", or with --lockstep "step SECONDS"; each is answered by a line."""
 
     def __init__(self, drones: list[Drone]):
         self._drones, self._text = drones, b""
@@ -157,6 +158,8 @@ class _Commands:
                 for _ in range(round(float(line[5:]) / TIME_STEP_S)):
                     _step(self._drones)
                 return f"at {self._drones[0].autopilot.time_s:.2f}"
+            if line == "truth":
+                return json.dumps([drone.autopilot.truth() for drone in self._drones])
             number, colon, fault = line.rpartition(":")
             for drone in [self._drones[int(number)]] if colon else self._drones:
                 faults.apply(fault, drone.autopilot, drone.server)

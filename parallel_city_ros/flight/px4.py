@@ -1,0 +1,101 @@
+"""PX4's own software-in-the-loop, where it is installed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+from parallel_city_ros.errors import LinkError, SetupError
+
+STOP_S = 5.0
+MODELS = {"sih": "sihsim_quadx", "gazebo": "gz_x500"}
+HOW_TO_GET = (
+    "PX4 is not installed here. Either build it (git clone --recursive "
+    "https://github.com/PX4/PX4-Autopilot, then make px4_sitl in it) and give its folder "
+    "build/px4_sitl_default by --px4 or in PX4_BUILD, or put the program px4 on the PATH; or "
+    "start PX4 yourself and name its address: --autopilot udpin://127.0.0.1:14540; or fly "
+    "with --autopilot sim")
+
+
+def find_px4(build: str = "") -> tuple[Path, Path]:
+    """(program, folder with etc/) of an installed PX4 SITL.
+
+    build : build folder; "": environment PX4_BUILD, else the PATH
+
+    Raises
+    ------
+    SetupError
+        Says how to get one.
+    """
+    folder = build or os.environ.get("PX4_BUILD", "")
+    program = Path(folder) / "bin" / "px4" if folder else Path(shutil.which("px4") or "")
+    if not (program.is_file() and os.access(program, os.X_OK)):
+        place = f"{folder} holds no bin/px4. " if folder else ""
+        raise SetupError(place + HOW_TO_GET)
+    program = program.resolve()
+    return program, program.parent.parent
+
+
+class Px4Sitl:
+    """One instance of PX4 SITL for as long as a `with` block.
+
+    home : latitude and longitude in degrees, altitude in m above mean sea level
+    simulator : sih, PX4's own, or gazebo, which must run or be installed
+    instance : system id − 1, and added to its ports
+    """
+
+    def __init__(self, home, *, build: str = "", simulator: str = "sih", instance: int = 0,
+                 speed_factor: float = 1.0):
+        self._program, self._root = find_px4(build)
+        self.instance = instance
+        self.environment = {
+            "PX4_SIM_MODEL": MODELS[simulator], "PX4_SIMULATOR": {
+                "sih": "sihsim", "gazebo": "gz"}[simulator],
+            "PX4_HOME_LAT": repr(float(home[0])), "PX4_HOME_LON": repr(float(home[1])),
+            "PX4_HOME_ALT": repr(float(home[2])), "PX4_SIM_SPEED_FACTOR": f"{speed_factor:g}"}
+        self._process: subprocess.Popen | None = None
+        self._folder: tempfile.TemporaryDirectory | None = None
+
+    @property
+    def address(self) -> str:
+        """Where PX4 sends to: its onboard link."""
+        return f"udpin://127.0.0.1:{14540 + self.instance}"
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid if self._process else 0
+
+    def __enter__(self) -> Px4Sitl:
+        # Parameters and logs of its own: nothing is left of an earlier flight.
+        self._folder = tempfile.TemporaryDirectory(prefix="px4-")
+        command = [str(self._program), "-i", str(self.instance), "-d", str(self._root / "etc")]
+        self._log = open(Path(self._folder.name) / "px4.log", "w+", encoding="utf-8",
+                         errors="replace")
+        self._process = subprocess.Popen(
+            command, cwd=self._folder.name, env=os.environ | self.environment,
+            stdin=subprocess.DEVNULL, stdout=self._log, stderr=subprocess.STDOUT,
+            start_new_session=True)
+        time.sleep(0.3)
+        if self._process.poll() is not None:
+            self._log.seek(0)
+            words, code = self._log.read().strip()[-1000:], self._process.returncode
+            self.__exit__()
+            raise LinkError(f"PX4 ended at once with code {code}: {words}")
+        return self
+
+    def __exit__(self, *_) -> None:
+        process, self._process = self._process, None
+        if process is not None and process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self._log.close()
+        if self._folder is not None:
+            self._folder.cleanup()
