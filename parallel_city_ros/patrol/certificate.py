@@ -2,7 +2,7 @@
 
 It walks the legs in steps of 0.25 m and measures distances from the edges of voxels, not
 from cell centres or dilated surfaces. What is seen it counts by intersecting each line of sight
-with the borders of the columns, all lines of a point at once.
+with the borders of the columns.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import shapely
+from numba import njit
 
 from parallel_city_ros.city.voxels import VoxelGrid
 from parallel_city_ros.patrol.profile import speed_profile
@@ -126,50 +127,61 @@ def count_seen(grid: VoxelGrid, task: PatrolTask, path) -> np.ndarray:
     surface, cell, drone = grid.surface, grid.resolution, task.drone
     literal = task.model == "paper"
     half = np.radians(drone.camera_aperture_deg) / (1 if literal else 2)
-    counts = np.zeros(surface.shape, int)
-    centres = [grid.origin[k] + (np.arange(surface.shape[k]) + 0.5) * cell for k in (0, 1)]
-    for x, y, z in np.asarray(path, float):
-        at = np.array([x, y])
-        upper = grid.origin[:2] + np.array(surface.shape) * cell
-        if (at < grid.origin[:2]).any() or (at >= upper).any():
-            continue
-        reach = (z - surface.min()) * np.tan(half)
-        near = [np.flatnonzero(np.abs(c - p) <= reach) for c, p in zip(centres, at, strict=True)]
-        i, j = (v.ravel() for v in np.meshgrid(*near, indexing="ij"))
-        rise = z - surface[i, j]
-        level = np.hypot(centres[0][i] - x, centres[1][j] - y)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            seen = (rise > 0) & (level / rise <= np.tan(half))
-        seen &= (rise if literal else np.hypot(level, rise)) <= drone.camera_range
-        i, j = i[seen], j[seen]
-        if task.occlusion and not literal:
-            free = ~_hidden(surface, i, j, (at - grid.origin[:2]) / cell, z)
-            i, j = i[free], j[free]
-        counts[i, j] += 1
+    counts = np.zeros(surface.shape, np.int64)
+    path = np.asarray(path, float)
+    local = np.column_stack([(path[:, :2] - grid.origin[:2]) / cell, path[:, 2]])
+    inside = ((local[:, :2] >= 0) & (local[:, :2] < surface.shape)).all(axis=1)
+    _count(np.ascontiguousarray(surface, float), local[inside], cell, np.tan(half),
+           drone.camera_range, literal, task.occlusion and not literal, counts)
     return counts
 
 
-def _hidden(surface, i, j, at, z) -> np.ndarray:
-    """(C,) bool: which of the cells (i, j) have a column between them and a point.
+@njit(cache=True, nogil=True)
+def _count(surface, points, cell, slope, reach, literal, occlusion, counts):
+    """Adds 1 for each of the points (east and north in cells, z in metres) that sees a cell."""
+    nx, ny = surface.shape
+    lowest, highest = surface.min(), surface.max()
+    for n in range(len(points)):
+        x, y, z = points[n]
+        side = max(z - lowest, 0.0) * slope / cell
+        if not literal:
+            side = min(side, reach / cell)
+        for i in range(max(0, int(x - side) - 1), min(nx, int(x + side) + 2)):
+            for j in range(max(0, int(y - side) - 1), min(ny, int(y + side) + 2)):
+                rise = z - surface[i, j]
+                if rise <= 0:
+                    continue
+                level = np.hypot(i + 0.5 - x, j + 0.5 - y) * cell
+                far = rise if literal else np.hypot(level, rise)
+                if level > rise * slope or far > reach:
+                    continue
+                if occlusion and _hidden(surface, i, j, x, y, z, highest):
+                    continue
+                counts[i, j] += 1
 
-    at : (2,) the point in cells; z : metres
-    """
-    start = np.stack([i, j], axis=1) + 0.5
-    way, base = at - start, surface[i, j]
-    hidden = np.zeros(len(i), bool)
-    for axis in (0, 1):         # the borders east or west of columns, then those north or south
-        ahead = np.sign(way[:, axis])
-        for n in range(1, int(np.abs(way[:, axis]).max(initial=0) + 0.5) + 1):
-            with np.errstate(divide="ignore", invalid="ignore"):
-                share = (n - 0.5) / np.abs(way[:, axis])
-            k = np.flatnonzero((share < 1) & ~hidden)
-            entered = np.floor(start[k] + share[k, None] * way[k]).astype(int)
-            entered[:, axis] = (i, j)[axis][k] + ahead[k].astype(int) * n
-            inside = ((entered >= 0) & (entered < surface.shape)).all(axis=1)
-            k, entered = k[inside], entered[inside]
-            line = base[k] + share[k] * (z - base[k])
-            hidden[k] |= surface[tuple(entered.T)] > line
-    return hidden
+
+@njit(cache=True, nogil=True)
+def _hidden(surface, i, j, x, y, z, highest):
+    """Is there a column between cell (i, j) and a point? Looks at the borders east or west of
+    columns that the line crosses, then at those north or south."""
+    nx, ny = surface.shape
+    base = surface[i, j]
+    way_x, way_y = x - i - 0.5, y - j - 0.5
+    for axis in range(2):
+        length = abs(way_x) if axis == 0 else abs(way_y)
+        ahead = 1 if (way_x if axis == 0 else way_y) > 0 else -1
+        for n in range(1, int(length + 0.5) + 1):
+            share = (n - 0.5) / length
+            line = base + share * (z - base)
+            if share >= 1 or line >= highest:
+                break
+            if axis == 0:
+                a, b = i + n * ahead, int(np.floor(j + 0.5 + share * way_y))
+            else:
+                a, b = int(np.floor(i + 0.5 + share * way_x)), j + n * ahead
+            if 0 <= a < nx and 0 <= b < ny and surface[a, b] > line:
+                return True
+    return False
 
 
 def seen_km2(grid: VoxelGrid, task: PatrolTask, path, weights=None) -> float:

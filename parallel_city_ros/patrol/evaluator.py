@@ -20,7 +20,7 @@ from parallel_city_ros.patrol.scene import Scene, make_scene
 from parallel_city_ros.patrol.table import VisibilityTable
 from parallel_city_ros.patrol.task import PatrolTask
 
-SLICE_POINTS = 1500     # evaluated before a cancel is looked for: some 20 ms
+SLICE_CELLS = 4e6       # looked at before a cancel is looked for: some 20 ms
 TABLE_SLICE = 50        # paths, of the table
 UNKNOWN = (0.0, 0.0, 0.0, np.inf, 1e9)      # scores of a path that was not evaluated
 
@@ -96,6 +96,11 @@ class Evaluator:
         return self.scene.clear <= self.scene.ground + self.task.max_altitude
 
     @property
+    def view_cells(self) -> float:
+        """Cells that one point may see: the work of one view."""
+        return np.pi * (self.scene.camera.reach / self.scene.camera.cell + 1)**2
+
+    @property
     def reachable_km2(self) -> float:
         """Worth of all ground above which the altitude band and the clearance leave room."""
         return float(1e-6 * self.grid.resolution**2 * self.scene.weights[self.room].sum())
@@ -120,7 +125,9 @@ class Evaluator:
         paths = np.ascontiguousarray(paths, dtype=float)
         out = np.empty((len(paths), 5))
         out[:] = UNKNOWN
-        size = max(1, SLICE_POINTS // paths.shape[1]) if self.exact else TABLE_SLICE
+        size = max(1, int(SLICE_CELLS / self.view_cells / paths.shape[1]))
+        if not self.exact:
+            size = min(2 * size, TABLE_SLICE)
         for at in range(0, len(paths), size):
             if at and stopped():
                 break

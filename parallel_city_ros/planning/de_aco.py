@@ -35,7 +35,7 @@ JITTER = np.array([12.0, 12.0, 5.0])    # m, of copies of seeds
 BUMP_LEVEL, BUMP_UP = 12.0, 5.0         # m, standard deviation at the beginning
 HEAT = 0.004, 3e-5      # of the annealing, as share of F
 WIDEST_BUMP = 0.12      # half width, of the track points
-SLICE_POINTS = 6000     # moves times points between two looks at the clock
+SLICE_CELLS = 1.7e7     # moves x points x cells of a view between two looks at the clock
 HALVINGS = (0.15, 0.35) # shares of the annealing after which the worse half of the paths is left
 
 
@@ -207,7 +207,7 @@ class DeAco(Search):
         sizes = np.array([BUMP_LEVEL, BUMP_UP])
         first = evaluator.evaluations
         total = max(1, self.budget - first)
-        moves = max(5, SLICE_POINTS // n)
+        moves = max(1, min(500, int(SLICE_CELLS / n / evaluator.view_cells)))
         halvings = list(HALVINGS)
         while evaluator.evaluations < self.budget:
             for q in range(len(paths)):

@@ -24,6 +24,7 @@ RISE_M = 5.0
 WIDEST_M = 360.0        # to either side
 SHORTEST_M = 20.0       # between two layers: shorter legs could hardly turn
 VIEW_CELL_M = 4.0       # of the coarse map on which gains are counted
+VIEW_CELLS = 20         # that the camera reaches on it at most
 MOST_NODES = 250_000
 CLIMB_SHARE = 0.98
 
@@ -107,7 +108,8 @@ class LayeredGraph:
         """(K, A, C, M) float32 worth in cells of the map of what is seen from the end of each
         edge and not from its beginning; None if it was stopped."""
         scene = self._evaluator.scene
-        factor = max(1, round(VIEW_CELL_M / scene.camera.cell))
+        coarse = max(VIEW_CELL_M, scene.camera.reach / VIEW_CELLS)
+        factor = max(1, round(coarse / scene.camera.cell))
         of = slice(factor // 2, None, factor)
         surface = np.ascontiguousarray(scene.surface[of, of])
         camera = scene.camera._replace(cell=scene.camera.cell * factor)

@@ -10,7 +10,6 @@ from enum import Enum
 import numpy as np
 
 from parallel_city_ros.city.voxels import VoxelGrid
-from parallel_city_ros.errors import ConfigError
 from parallel_city_ros.geo import LocalFrame
 from parallel_city_ros.patrol.certificate import certify
 from parallel_city_ros.patrol.evaluator import Evaluator
@@ -21,6 +20,7 @@ from parallel_city_ros.planning.de_aco import DeAco, DeAcoConfig
 from parallel_city_ros.planning.de_aco_paper import DeAcoPaper, DeAcoPaperConfig
 from parallel_city_ros.planning.iaco import Iaco, IacoConfig
 from parallel_city_ros.planning.igso import Igso, IgsoConfig
+from parallel_city_ros.planning.impossible import why_impossible
 from parallel_city_ros.settings import check, setting
 
 PLANNERS = {
@@ -86,32 +86,6 @@ class PlanOutcome:
     cpu_s: float = 0.0
 
 
-def _ends_that_cannot_be(evaluator: Evaluator) -> PlanOutcome | None:
-    """Start and goal need their clearance; says where it would hold."""
-    grid, task = evaluator.grid, evaluator.task
-    ends = (("start", task.start, PlanStatus.START_OCCUPIED),
-            ("goal", task.goal, PlanStatus.GOAL_OCCUPIED))
-    for name, point, status in ends:
-        i, j = np.floor((np.array(point[:2]) - grid.origin[:2]) / grid.resolution).astype(int)
-        nx, ny = grid.surface.shape
-        label = f"{name.capitalize()} ({point[0]:g}, {point[1]:g}, {point[2]:g}) m"
-        if not (0 <= i < nx and 0 <= j < ny):
-            upper = grid.origin[:2] + np.array([nx, ny]) * grid.resolution
-            return PlanOutcome(PlanStatus.OUTSIDE_MAP, (
-                f"{label} is outside the map, which reaches from ({grid.origin[0]:g}, "
-                f"{grid.origin[1]:g}) to ({upper[0]:g}, {upper[1]:g}) m"))
-        if point[2] - grid.origin[2] > task.max_altitude:
-            raise ConfigError(f"{label} is above max_altitude, {task.max_altitude:g} m over the "
-                              "ground; lower it or raise max_altitude")
-        floor = max(evaluator.clearance_surface[i, j], grid.origin[2] + task.min_altitude)
-        if point[2] < floor:
-            return PlanOutcome(status, (
-                f"{label} is too low: buildings near there reach "
-                f"{evaluator.highest_near(i, j):g} m and the band begins at "
-                f"{task.min_altitude:g} m; raise it to {np.ceil(floor):g} m or move it"))
-    return None
-
-
 def warm_up() -> None:
     """Compile the hot loops, or load them from numba's cache: not on the time of a search."""
     empty = VoxelGrid.from_dense(np.zeros((60, 60, 1), bool), np.zeros(3), 2.0,
@@ -140,8 +114,8 @@ def plan(grid: VoxelGrid, request: PlanRequest, *, weights=None, city_file: str 
         return cancelled() or time.monotonic() >= ends_at
 
     evaluator = Evaluator(grid, request.task, weights, table_mb=request.table_mb)
-    if impossible := _ends_that_cannot_be(evaluator):
-        return impossible
+    if found := why_impossible(evaluator):
+        return PlanOutcome(PlanStatus(found.status), found.message)
     evaluator.exact = request.evaluator == "exact"
     algorithm, default = PLANNERS[request.planner_id]
     budget = request.evaluation_budget
