@@ -18,3 +18,6 @@ class ReadOptions:
 
     def __post_init__(self):
         check(self)
+
+
+UNTOLD = ReadOptions()

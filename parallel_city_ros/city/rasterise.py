@@ -57,6 +57,21 @@ def column_ground(heights, gx, gy, cell, i, j):
 
 
 @njit(cache=True, nogil=True)
+def ground_range(heights, gx, gy, cell, i0, i1, j0, j1):
+    """Bounds of the ground under columns i0..i1, j0..j1: lowest and highest node around."""
+    nx, ny = heights.shape
+    a0 = min(max(int(floor((i0 - gx) / cell)), 0), nx - 1)
+    a1 = min(max(int(ceil((i1 + 1 - gx) / cell)), 0), nx - 1)
+    b0 = min(max(int(floor((j0 - gy) / cell)), 0), ny - 1)
+    b1 = min(max(int(ceil((j1 + 1 - gy) / cell)), 0), ny - 1)
+    low = high = heights[a0, b0]
+    for a in range(a0, a1 + 1):
+        for b in range(b0, b1 + 1):
+            low, high = min(low, heights[a, b]), max(high, heights[a, b])
+    return low, high
+
+
+@njit(cache=True, nogil=True)
 def ground_of_columns(heights, gx, gy, cell, nx, ny):
     """(nx, ny) float32: the highest ground under each column."""
     out = np.empty((nx, ny), np.float32)
@@ -185,31 +200,35 @@ def prisms(index, words, nx, ny, edges, offsets, base, top, own_ground, heights,
         i0, i1, j0, j1 = _bounds(edges, first, last, nx, ny)
         if i0 > i1 or j0 > j1:
             continue
+        own = own_ground[p]
+        low, high = ground_range(heights, gx, gy, gcell, i0, i1, j0, j1)
+        if not filling:
+            if np.isfinite(own):
+                low, high = min(low, own), own
+            want(index, i0, i1, j0, j1, int(floor(low + min(base[p], 0.0) + EPS)),
+                 int(ceil(high + top[p] - EPS)) - 1)
+            continue
         mask = np.zeros((i1 - i0 + 1, j1 - j0 + 1), np.uint8)
         _mark_polygon(edges, first, last, i0, j0, mask)
-        low, high = np.inf, -np.inf
-        for i in range(mask.shape[0]):
-            for j in range(mask.shape[1]):
-                if mask[i, j]:
-                    under, over = column_ground(heights, gx, gy, gcell, i0 + i, j0 + j)
-                    low, high = min(low, under), max(high, over)
-        if low > high:
-            continue
-        if np.isfinite(own_ground[p]):
-            low = high = own_ground[p]
+        stands, level = base[p] <= 0.0, low == high
+        under = np.full(mask.shape, low)
+        if not level and (stands or not np.isfinite(own)):
+            low, high = np.inf, -np.inf
+            for i in range(mask.shape[0]):
+                for j in range(mask.shape[1]):
+                    if mask[i, j]:
+                        under[i, j], over = column_ground(heights, gx, gy, gcell, i0 + i, j0 + j)
+                        low, high = min(low, under[i, j]), max(high, over)
+        if np.isfinite(own):
+            low = high = own
         k1 = int(ceil(high + top[p] - EPS)) - 1
         for i in range(mask.shape[0]):
             for j in range(mask.shape[1]):
-                if not mask[i, j]:
-                    continue
-                bottom = low + base[p]
-                if base[p] <= 0.0:
-                    bottom = min(bottom, column_ground(heights, gx, gy, gcell, i0 + i, j0 + j)[0])
-                k0 = int(floor(bottom + EPS))
-                if filling:
-                    _fill_column(index, words, i0 + i, j0 + j, k0, k1)
-                else:
-                    want(index, i0 + i, i0 + i, j0 + j, j0 + j, k0, k1)
+                if mask[i, j]:
+                    bottom = low + base[p]
+                    if stands:
+                        bottom = min(bottom, under[i, j])
+                    _fill_column(index, words, i0 + i, j0 + j, int(floor(bottom + EPS)), k1)
 
 
 @njit(cache=True, nogil=True)

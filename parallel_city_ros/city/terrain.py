@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import shapely
 from scipy.ndimage import distance_transform_edt
 from scipy.spatial import cKDTree
 
@@ -81,8 +82,9 @@ def ground_of(city: City) -> Ground:
             return Ground(_whole_centimetres(heights),
                           (city.terrain.origin[0] + half, city.terrain.origin[1] + half),
                           city.terrain.cell)
-    known = [(b.footprint.centroid.x, b.footprint.centroid.y, b.ground_z)
-             for b in city.buildings if b.ground_z is not None]
+    on = [b for b in city.buildings if b.ground_z is not None]
+    middle = shapely.get_coordinates(shapely.centroid([b.footprint for b in on]))
+    known = [(*xy, b.ground_z) for xy, b in zip(middle, on, strict=True)]
     known += [(*s.triangles[..., :2].reshape(-1, 2).mean(axis=0), s.ground_z)
               for s in city.solids if s.ground_z is not None]
     if known:
