@@ -40,6 +40,8 @@ logger = logging.getLogger(__name__)
 TRACK_LENGTH = 20_000       # positions kept until they are taken
 STATUS_TEXTS = 5
 CLOSE_S = 5.0               # wall
+CLEARED_S = 0.1             # wall, between two looks at what was to be cleared
+RALLY = 2                   # MAV_MISSION_TYPE
 # A ground station that is at work, as MAVSDK itself sends it once a second.
 _HEARTBEAT = {"type": 6, "autopilot": 8, "base_mode": 0, "custom_mode": 0, "system_status": 4,
               "mavlink_version": 3}
@@ -126,7 +128,8 @@ class Autopilot:
         self._mission, telemetry = MissionRawAsync(system), TelemetryAsync(system)
         # A plugin that the garbage collector takes apart while Mavsdk.destroy() runs aborts
         # the process, so all are kept until after it.
-        direct = MavlinkDirectAsync(system)
+        self._system_id = await system.get_system_id()
+        direct = self._direct = MavlinkDirectAsync(system)
         self._kept = (system, self._action, self._param, self._mission, telemetry, direct)
         try:
             # MAVSDK's own first heartbeat may come a second later, and until then PX4 knows of
@@ -312,10 +315,7 @@ class Autopilot:
                        param3=item.params[2], param4=item.params[3], x=item.x, y=item.y, z=item.z,
                        mission_type=0) for i, item in enumerate(items)]
         self._call(lambda: self._mission.upload_mission(raw), "mission upload", timeout_s)
-        stored = [MissionItem(r.command, r.frame, (r.param1, r.param2, r.param3, r.param4),
-                              r.x, r.y, r.z)
-                  for r in self._call(lambda: self._mission.download_mission(),
-                                      "mission download", timeout_s)]
+        stored = self.download_mission(timeout_s)
         if len(stored) != len(items):
             raise RefusedError(f"of {len(items)} mission items the autopilot kept {len(stored)}; "
                                "it may have no room for so many")
@@ -323,6 +323,37 @@ class Autopilot:
             if not sent.same_as(kept):
                 raise RefusedError(f"mission item {i} came back changed: sent {sent}, "
                                    f"kept {kept}")
+
+    def download_mission(self, timeout_s: float) -> list[MissionItem]:
+        return [MissionItem(r.command, r.frame, (r.param1, r.param2, r.param3, r.param4),
+                            r.x, r.y, r.z)
+                for r in self._call(lambda: self._mission.download_mission(),
+                                    "mission download", timeout_s)]
+
+    def clear_rally_points(self) -> None:
+        """None is left, and that was looked at.
+
+        MAVSDK cannot upload an empty list of them, hence a message of our own.
+        """
+        if not self._rally_points():
+            return
+        clear = {"target_system": self._system_id, "target_component": 1,
+                 "mission_type": RALLY}
+        self._call(lambda: self._direct.send_message(MavlinkMessage(
+            "MISSION_CLEAR_ALL", 0, 0, self._system_id, 1, json.dumps(clear))),
+            "clearing rally points")
+        deadline = time.monotonic() + self._timeout_s
+        while self._rally_points():
+            if time.monotonic() > deadline:
+                raise RefusedError("rally points: the autopilot keeps them; PX4 would return to "
+                                   "one that is nearer than home, so clear them")
+            time.sleep(CLEARED_S)
+
+    def _rally_points(self) -> list:
+        try:
+            return self._call(lambda: self._mission.download_rallypoints(), "rally points")
+        except RefusedError:    # MAVSDK's word for none
+            return []
 
     def arm(self) -> None:
         self._call(lambda: self._action.arm(), "arming")

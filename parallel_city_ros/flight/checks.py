@@ -92,6 +92,8 @@ def why_not_so_loosely(plan: PatrolPlan, config: FlightConfig) -> str:
 
 def why_not_this_map(plan: PatrolPlan, grid: VoxelGrid) -> str:
     """Why the plan may not be flown in this twin; "" if it may."""
+    if not plan.certificate.checks or not plan.certificate.valid:
+        return "the plan carries no valid certificate, and is not flown without; plan again"
     if plan.map_hash != grid.map_hash:
         return (f"the plan was made on another map ({plan.map_hash[:12]}…, the twin is "
                 f"{grid.map_hash[:12]}…); plan again on this one")

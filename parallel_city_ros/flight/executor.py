@@ -33,6 +33,7 @@ from parallel_city_ros.flight.state import (
     HOLD,
     LAND,
     MISSION,
+    RETURN,
     FlightEvent,
     FlightState,
     Reaction,
@@ -170,8 +171,8 @@ class PatrolFlight:
         self._cancelled = cancelled or (lambda: False)
         self._autopilot.take_track()
         try:
-            self._prepare()
-            self._start()
+            if not self._prepare():
+                self._start()
             self._supervise()
         except _Refused as refusal:
             self._end(FlightStatus.REFUSED, str(refusal))
@@ -212,8 +213,13 @@ class PatrolFlight:
                 logger.warning("%s", self._remark)
                 return
 
-    def _prepare(self) -> None:
-        """Everything that can be refused while the drone stands still."""
+    def _prepare(self) -> bool:
+        """Everything that can be refused while the drone stands still.
+
+        Returns
+        -------
+        Whether the drone flies this plan already: an earlier executor of it has gone.
+        """
         config = self._config
         self._take_map()
         self._refuse(checks.why_not_this_map(self._plan, self._grid)
@@ -222,7 +228,8 @@ class PatrolFlight:
         telemetry = self._autopilot.snapshot
         self._battery_before = telemetry.battery_percent
         if telemetry.armed or telemetry.in_air:
-            raise _Refused("the drone is armed already, somebody flies it; land and disarm first")
+            self._find(telemetry)
+            return True
         if telemetry.battery_percent < config.min_battery_percent:
             raise _Refused(f"the battery holds {telemetry.battery_percent:.0f} %, take-off needs "
                            f"{config.min_battery_percent:.0f} %; charge or change it")
@@ -240,6 +247,7 @@ class PatrolFlight:
             self._check_cancelled()
             self._before[name] = self._autopilot.set_parameter(name, value)
             self._on_board[name] = value
+        self._autopilot.clear_rally_points()    # PX4 would return to one that is nearer than home
         self._autopilot.upload_mission(
             patrol_mission(self._path, home, self._plan.frame, config,
                            checks.ground_at(self._grid, self._path[-1])), config.upload_timeout_s)
@@ -247,6 +255,30 @@ class PatrolFlight:
             self._insist("first mission item", lambda: self._autopilot.set_current(0),
                          lambda t: t.mission_current == 0)
         self._happened(FlightEvent.PREPARED)
+        return False
+
+    def _find(self, t: Telemetry) -> None:
+        """Take over a drone that flies this plan, as its mission on board shows.
+
+        What its parameters were before that flight is not known any more.
+        """
+        armed = "the drone is armed already, somebody flies it; land and disarm first"
+        if not t.in_air or t.flight_mode not in (MISSION, HOLD, RETURN, LAND):
+            raise _Refused(armed)
+        self._home = self._place(*t.home[:2])
+        mine = patrol_mission(self._path, self._home, self._plan.frame, self._config,
+                              checks.ground_at(self._grid, self._path[-1]))
+        stored = self._autopilot.download_mission(self._config.upload_timeout_s)
+        # Where it took off was not exactly the home that it set then.
+        if len(mine) != len(stored) or not all(
+                a.same_as(b) for a, b in zip(mine[1:-1], stored[1:-1], strict=True)):
+            raise _Refused(f"{armed} (its mission is not that of this plan)")
+        for name in ("RTL_RETURN_ALT", "GF_MAX_VER_DIST", "GF_MAX_HOR_DIST"):
+            self._on_board[name] = self._autopilot.get_parameter(name, float)
+        self._armed_at = t.vehicle_time_s
+        self._remark = "found in flight and taken over; its parameters are not given back"
+        logger.warning("the drone flies this plan already: taken over in %s mode", t.flight_mode)
+        self._happened(FlightEvent.FOUND)
 
     @staticmethod
     def _refuse(reason: str) -> None:
@@ -667,8 +699,11 @@ class PatrolFlight:
 
     def _wait_for_health(self, told_after_s: float = -math.inf) -> None:
         """told_after_s : time.monotonic(); an older health does not count"""
-        self._wait(lambda t: t.healthy and t.health_wall_s > told_after_s and not self._lacks(t),
-                   self._config.health_timeout_s, self._why_unhealthy)
+        def good(t):
+            flying = t.armed and t.in_air   # what arming needs does not matter any more
+            return (flying or t.healthy and t.health_wall_s > told_after_s) and not self._lacks(t)
+
+        self._wait(good, self._config.health_timeout_s, self._why_unhealthy)
 
     def _lacks(self, t: Telemetry) -> list[str]:
         """What has not been told, or is old."""

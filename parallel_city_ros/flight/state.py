@@ -30,6 +30,7 @@ class FlightState(Enum):
 
 class FlightEvent(Enum):
     PREPARED = "prepared"       # mission uploaded and compared, parameters read back
+    FOUND = "found"             # in the air with this mission on board: its executor has gone
     ARM = "arm"                 # arming was asked for
     STARTED = "started"         # telemetry shows it armed and in mission mode
     CLIMBED = "climbed"         # the take-off item is done
@@ -46,6 +47,7 @@ TERMINAL = frozenset({S.LANDED, S.FAILED})
 AIRBORNE = frozenset({S.TAKING_OFF, S.ON_PATROL, S.PAUSED, S.RETURNING, S.LANDING})
 TRANSITIONS: dict[tuple[FlightState, FlightEvent], FlightState] = {
     (S.DISCONNECTED, E.PREPARED): S.READY,
+    (S.DISCONNECTED, E.FOUND): S.ON_PATROL,
     (S.READY, E.ARM): S.ARMING,
     (S.ARMING, E.STARTED): S.TAKING_OFF,
     (S.ARMING, E.DISARMED): S.LANDED,

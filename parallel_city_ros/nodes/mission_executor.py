@@ -15,6 +15,7 @@ import time
 import traceback
 from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path as FilePath
 
 from nav_msgs.msg import Odometry, Path
 from parallel_city_interfaces.action import FlyPatrol
@@ -35,6 +36,7 @@ from parallel_city_ros.flight.state import TERMINAL, FlightState
 from parallel_city_ros.nodes import conversions, parameters, qos
 from parallel_city_ros.nodes.map_mirror import MapMirror
 from parallel_city_ros.nodes.runtime import CityNode, run
+from parallel_city_ros.patrol.plan import PatrolPlan as Plan
 from parallel_city_ros.settings import check, setting
 
 RESULT = FlyPatrol.Result
@@ -44,6 +46,7 @@ STATUS_TO_ROS = {
     FlightStatus.FAILED: RESULT.FAILED, FlightStatus.REFUSED: RESULT.REFUSED}
 ATTEMPT_S = 3.0         # wall, of one attempt to find the autopilot
 RECONNECT_S = 1.0       # wall, between two of them
+FIND_S = 3.0            # wall, in which a drone in the air tells that it is
 PROMISE_S = 2.0         # wall, from accepting a goal to beginning it
 STOP_S = 15.0           # wall, from deactivation in flight to seeing the drone return
 GOING_HOME = {FlightState.RETURNING, FlightState.LANDING, FlightState.LANDED, FlightState.FAILED}
@@ -54,6 +57,8 @@ class ExecutorConfig:
     state_rate_hz: float = setting(10.0, "Hz of wall time, of odom and fix", above=0, high=100)
     path_rate_hz: float = setting(2.0, "Hz of wall time, of flown_path", above=0, high=20)
     map_timeout_s: float = setting(10.0, "s of wall time to wait for a map", above=0)
+    state_folder: str = setting("", "folder where the plan that is flown is kept, so that a "
+                                "restarted node finds its drone and goes on; '': not")
 
     def __post_init__(self):
         check(self)
@@ -150,6 +155,7 @@ class MissionExecutor(CityNode):
             else:
                 self.get_logger().info(f"autopilot heard at {config.address}")
                 self._connected.set()
+                self._go_on()
                 return
 
     # the flight
@@ -198,11 +204,55 @@ class MissionExecutor(CityNode):
         return result
 
     def _fly(self, handle):
-        config = self._config
         try:
             plan = conversions.plan_from_ros(handle.request.plan)
         except PlanError as error:
             return RESULT(status=RESULT.REFUSED, message=str(error))
+        return self._fly_plan(plan, handle)
+
+    def _keep(self, plan):
+        """The plan that is flown, for whoever comes after us; None: no flight goes on."""
+        if not self._config.state_folder:
+            return
+        file = self._state_file()
+        if plan is None:
+            file.unlink(missing_ok=True)
+        else:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            plan.save(file)
+
+    def _state_file(self):
+        name = self.get_namespace().strip("/").replace("/", "_") or "drone"
+        return FilePath(self._config.state_folder) / f"{name}.plan.json"
+
+    def _go_on(self):
+        """The drone is in the air with a plan that was kept: an earlier run of this node ended."""
+        if not self._config.state_folder or not self._state_file().exists():
+            return
+        deadline = time.monotonic() + FIND_S
+        while not self._autopilot.snapshot.in_air:
+            if time.monotonic() > deadline or self._ending.wait(0.1):
+                self._keep(None)
+                return
+        with self._lock:
+            if self._claimed:
+                return
+            self._claimed = True
+        try:
+            plan = Plan.load(self._state_file())
+            self.get_logger().warning("in the air with a kept plan: going on with it")
+            result = self._fly_plan(plan, None)
+            self.get_logger().info(f"flight that was found: {result.message}")
+        except Exception:
+            self.get_logger().error(traceback.format_exc())
+        finally:
+            self._flight = None
+            with self._lock:
+                self._claimed = False
+
+    def _fly_plan(self, plan, handle):
+        """handle : of the goal; None: a flight that was found goes on"""
+        config = self._config
         if not self._connected.wait(self._flight_config.connect_timeout_s):
             return RESULT(status=RESULT.REFUSED, message=(
                 f"no autopilot was heard at {self._flight_config.address}"))
@@ -215,23 +265,26 @@ class MissionExecutor(CityNode):
                            self._flight_config)
         flight = PatrolFlight(plan, grid, self._autopilot, self._flight_config,
                               lambda: guard.reason)
+        self._keep(plan)
         with self._map_lock:    # what changes from here on reaches the flight, nothing is between
             self._flight, self._guard = flight, guard
             self._heed(self._map.grid)
         self._flown_path.publish(conversions.track_to_ros(flight.flown, self._stamp()))
         self._say(FlightState.READY)
-        self._plan.publish(handle.request.plan)
+        self._plan.publish(conversions.plan_to_ros(plan, self._stamp()))
         said = [FlightState.READY]
 
         def on_progress(progress):
             if progress.state is not said[-1] and progress.state not in TERMINAL:
                 said.append(progress.state)
                 self._say(progress.state)
-            handle.publish_feedback(conversions.flight_progress_to_ros(progress))
+            if handle is not None:
+                handle.publish_feedback(conversions.flight_progress_to_ros(progress))
 
         with guard if self._flight_config.guard.enabled else nullcontext():
-            outcome = flight.run(on_progress, lambda: handle.is_cancel_requested
-                                 or self._ending.is_set())
+            outcome = flight.run(on_progress, lambda: self._ending.is_set() or (
+                handle is not None and handle.is_cancel_requested))
+        self._keep(None)
         # The whole track before the last word, so that who hears it has all of it.
         self._flown_path.publish(conversions.track_to_ros(outcome.flown, self._stamp()))
         self._say(flight.state)

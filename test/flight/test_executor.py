@@ -14,9 +14,11 @@ import pytest
 from conftest import crane, make_plan
 from test_simulator import wait_until
 
+from parallel_city_ros.errors import LinkError
 from parallel_city_ros.flight.autopilot import Autopilot
 from parallel_city_ros.flight.config import FlightConfig
 from parallel_city_ros.flight.executor import PatrolFlight
+from parallel_city_ros.flight.mission import patrol_mission
 from parallel_city_ros.flight.outcome import FlightStatus, patrol_distance
 from parallel_city_ros.flight.simulator.process import SimulatedAutopilot
 from parallel_city_ros.flight.state import FlightState
@@ -362,3 +364,103 @@ def test_the_drone_comes_home_when_its_executor_is_killed(grid, plan, tmp_path):
 def _connect(autopilot, address):
     autopilot.connect(address, 10.0)
     return True
+
+
+def test_a_second_executor_finds_the_drone_of_one_that_was_killed_and_goes_on(
+        grid, plan, tmp_path):
+    """Telemetry, mission and home tell all that it has to know."""
+    (tmp_path / "flight.pickle").write_bytes(pickle.dumps((plan, grid)))
+    code = (
+        "import pickle, sys\n"
+        "from parallel_city_ros.flight.autopilot import Autopilot\n"
+        "from parallel_city_ros.flight.config import FlightConfig\n"
+        "from parallel_city_ros.flight.executor import PatrolFlight\n"
+        "plan, grid = pickle.load(open(sys.argv[1], 'rb'))\n"
+        "with Autopilot() as autopilot:\n"
+        "    autopilot.connect(sys.argv[2], 15.0)\n"
+        "    PatrolFlight(plan, grid, autopilot, FlightConfig()).run(\n"
+        "        lambda p: print(p.state.value, p.waypoint, flush=True))\n")
+    other = make_plan(grid, bow=20.0)
+    lat, lon, _ = grid.frame.to_wgs84((30.0, 50.0, 0.0))
+    with SimulatedAutopilot((lat, lon, 17.0), speed_factor=5.0) as simulator:
+        with subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "flight.pickle"),
+                               simulator.address], stdout=subprocess.PIPE, text=True) as executor:
+            for line in executor.stdout:
+                if line.startswith("on_patrol 2"):
+                    break
+            executor.kill()
+        with Autopilot() as autopilot:
+            wait_until(lambda: _connect(autopilot, simulator.address))
+            refused = PatrolFlight(other, grid, autopilot, FlightConfig()).run()
+            assert refused.status is FlightStatus.REFUSED and "not that of" in refused.message
+            seen = []
+            outcome = PatrolFlight(plan, grid, autopilot, FlightConfig()).run(seen.append)
+    assert outcome.status is FlightStatus.COMPLETED and "taken over" in outcome.message
+    assert states(seen) == [FlightState.DISCONNECTED, FlightState.ON_PATROL,
+                            FlightState.LANDING, FlightState.LANDED]
+    assert ended_at(outcome, plan.path[-1, :2])
+
+
+@pytest.mark.parametrize("option, words", [
+    ("--stuck-params", "parameter GF_MAX_HOR_DIST"), ("--refuse-arm", "arming")])
+def test_what_the_drone_will_not_do_is_said_and_nothing_is_flown(fly, option, words):
+    outcome, seen = fly(option, retries=1)
+    assert outcome.status is FlightStatus.FAILED and words in outcome.message
+    assert len(outcome.flown) == 0 and FlightState.TAKING_OFF not in states(seen)
+
+
+def test_a_plan_far_from_the_drone_is_refused(fly):
+    outcome, _ = fly(max_home_distance=5.0)
+    assert outcome.status is FlightStatus.REFUSED and "move the drone" in outcome.message
+
+
+def test_only_the_right_drone_and_only_px4_is_flown(grid):
+    for options, system_id, words in (((), 9, "has system id 1, not 9"),
+                                      (("--ardupilot",), 0, "ardupilot, not PX4")):
+        with SimulatedAutopilot((60.17, 24.94, 17.0), options=options) as simulator, \
+                Autopilot() as autopilot:
+            with pytest.raises(LinkError, match=words):
+                autopilot.connect(simulator.address, 10.0, system_id=system_id)
+
+
+def test_two_executors_cannot_share_an_address(drone):
+    with drone() as (simulator, _), Autopilot() as second:
+        with pytest.raises(LinkError, match="another port"):
+            second.connect(simulator.address, 5.0)
+
+
+def test_a_mission_of_2000_points_is_carried_and_one_of_equal_points_refused(grid, plan, drone):
+    items = patrol_mission(np.repeat(plan.path, 170, axis=0)[:2000], np.array([30.0, 50.0, 5.0]),
+                           grid.frame, FlightConfig())
+    with drone() as (_, autopilot):
+        autopilot.upload_mission(items, 60.0)
+        assert len(autopilot.download_mission(60.0)) == 2003
+        still = replace(plan, path=np.repeat(plan.path[:1], 12, axis=0))
+        outcome = PatrolFlight(still, grid, autopilot, FlightConfig()).run()
+    assert outcome.status is FlightStatus.REFUSED and "horizontal step" in outcome.message
+
+
+def test_a_plan_without_a_valid_certificate_is_refused(grid, plan, fly):
+    bare = replace(plan, certificate=replace(plan.certificate, checks=()))
+    broken = replace(plan, certificate=replace(plan.certificate, checks=tuple(
+        replace(c, margin=-1.0) for c in plan.certificate.checks)))
+    for bad in (bare, broken):
+        outcome = PatrolFlight(bad, grid, Autopilot(), FlightConfig()).run()
+        assert outcome.status is FlightStatus.REFUSED and "certificate" in outcome.message
+
+
+def test_rally_points_of_somebody_else_are_cleared(grid, plan, drone):
+    """PX4 would return to the nearest of them instead of home."""
+    import asyncio
+
+    from mavsdk.asyncio.plugins.mission_raw import MissionItem as RawItem
+    lat, lon, _ = grid.frame.to_wgs84((200.0, 30.0, 0.0))
+    rally = RawItem(seq=0, frame=3, command=5100, current=0, autocontinue=0, param1=0.0,
+                    param2=0.0, param3=0.0, param4=0.0, x=round(lat * 1e7), y=round(lon * 1e7),
+                    z=20.0, mission_type=2)
+    with drone() as (_, autopilot):
+        asyncio.run_coroutine_threadsafe(
+            autopilot._mission.upload_rally_points([rally]), autopilot._loop).result(10)
+        assert len(autopilot._rally_points()) == 1
+        autopilot.clear_rally_points()
+        assert autopilot._rally_points() == []

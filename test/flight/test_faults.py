@@ -27,7 +27,8 @@ def either(*tables):
 # fault → (what undoes it after a while, what the flight may end as)
 FAULTS = {
     "gps_loss": ("", either(HERE)),
-    "gps_jump east=70 north=50": ("", either(HERE)),
+    # Before it has left the ground it is no jump in flight, but the drone is off its route then.
+    "gps_jump east=70 north=50": ("", either(HERE) | {"taking_off": {"landed_early", "returned"}}),
     # The executor may have told it to return before the autopilot told that it lands.
     "battery percent=4": ("", either(HERE, HOME)),
     "battery percent=22": ("", either(HOME)),

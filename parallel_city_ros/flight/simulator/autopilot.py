@@ -125,6 +125,8 @@ class Faults:
 
     refuse_arm: bool = False        # arming is denied
     refuse_mode: bool = False       # every mode change is denied
+    stuck_params: bool = False      # parameters cannot be changed at all
+    ardupilot: bool = False         # it says that it is an ArduPilot
     lock_params: bool = False       # parameters cannot be changed while it is armed
     mode_lies: int = 0              # so many changes to mission are acknowledged, not done
 

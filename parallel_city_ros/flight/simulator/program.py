@@ -73,7 +73,8 @@ def _drone(options, index: int) -> Drone:
     autopilot = SimulatedPx4(
         Vehicle(model, seed, options.battery_percent), LocalFrame(*options.home[index]),
         Faults(refuse_arm=options.refuse_arm, refuse_mode=options.refuse_mode,
-               lock_params=options.lock_params, mode_lies=options.lie_about_mode),
+               lock_params=options.lock_params, stuck_params=options.stuck_params,
+               ardupilot=options.ardupilot, mode_lies=options.lie_about_mode),
         home_noise=options.home_noise, gps_noise=options.gps_noise, seed=seed)
     autopilot.params.update({"MAV_SYS_ID": instance + 1} | dict(options.param))
     also = [("127.0.0.1", options.ground_port)] if options.ground_port else []
@@ -216,6 +217,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--refuse-mode", action="store_true", help="fault: every mode change is denied")
     add("--lock-params", action="store_true",
         help="fault: parameters cannot be changed while armed")
+    add("--stuck-params", action="store_true", help="fault: parameters cannot be changed")
+    add("--ardupilot", action="store_true", help="fault: it says that it is an ArduPilot")
     add("--lie-about-mode", type=int, default=0, metavar="N",
         help="fault: N changes to mission mode are acknowledged but not done")
     add("--silent", action="store_true", help="fault: it never says anything")

@@ -246,7 +246,8 @@ class MavlinkServer:
         state = mavlink.MAV_STATE_ACTIVE if a.armed else (
             mavlink.MAV_STATE_STANDBY if a.ready else mavlink.MAV_STATE_BOOT)
         return mavlink.MAVLink_heartbeat_message(
-            mavlink.MAV_TYPE_QUADROTOR, mavlink.MAV_AUTOPILOT_PX4, base, a.mode.custom_mode,
+            mavlink.MAV_TYPE_QUADROTOR, mavlink.MAV_AUTOPILOT_ARDUPILOTMEGA
+            if a.faults.ardupilot else mavlink.MAV_AUTOPILOT_PX4, base, a.mode.custom_mode,
             state, 3)
 
     def _sys_status(self):
@@ -494,7 +495,8 @@ class MavlinkServer:
         params, name = self.autopilot.params, message.param_id
         if name not in params:
             return      # as PX4: no answer
-        locked = self.autopilot.faults.lock_params and self.autopilot.armed
+        faults = self.autopilot.faults
+        locked = faults.stuck_params or faults.lock_params and self.autopilot.armed
         if isinstance(params[name], int) and not locked and \
                 message.param_type == mavlink.MAV_PARAM_TYPE_INT32:
             params[name] = struct.unpack("<i", struct.pack("<f", message.param_value))[0]
