@@ -10,6 +10,7 @@ import pytest
 from nav_msgs.msg import OccupancyGrid, Odometry
 from parallel_city_interfaces.action import FlyPatrol
 from sensor_msgs.msg import BatteryState, NavSatFix
+from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 from parallel_city_ros.city.ground import two_ends
@@ -176,3 +177,41 @@ def test_an_autopilot_that_never_answers(running):
             result = client.fly(plan)
         assert result.status == RESULT.REFUSED and silent.address in result.message
         running.kill("drone_2.mission_executor")
+
+
+def test_a_restarted_executor_finds_its_drone_and_goes_on(running, tmp_path):
+    """SIGKILL in flight; the next run of the node flies the patrol to its end unasked."""
+    drone, client = "drone_3", running.client
+    home = client.map.grid.frame.to_wgs84((*running.task.start[:2], 0.0))
+    states = []
+    heard = client.node.create_subscription(
+        String, f"/{drone}/flight_state", lambda m: states.append(m.data), qos.LATCHED)
+    with SimulatedAutopilot(home, speed_factor=8.0, seed=2) as autopilot:
+        parameters = {"address": autopilot.address, "state_folder": str(tmp_path)}
+        running.processes.start_node("mission_executor", parameters, drone)
+        plan = plan_of(running, running.task, seed=2)
+        from parallel_city_ros.nodes.client import CityClient
+        with CityClient(drone, "third_client") as other:
+            worker = threading.Thread(target=lambda: _ignore(other.fly, plan), daemon=True)
+            worker.start()
+            until(lambda: "on_patrol" in states, 60.0)
+            running.kill(f"{drone}.mission_executor")
+            assert (tmp_path / f"{drone}.plan.json").exists()
+            states.clear()
+            running.processes.start_node("mission_executor", parameters, drone)
+            until(lambda: "landed" in states, 120.0)
+        truth = json.loads(autopilot.inject("truth"))[0]
+        running.kill(f"{drone}.mission_executor")
+    client.node.destroy_subscription(heard)
+    assert "on_patrol" in states and truth["landed"] and not truth["armed"]
+    goal = np.array(plan.path[-1, :2]) - plan.path[0, :2]
+    assert np.linalg.norm(np.array(truth["position"][:2]) - goal) < 4.0
+    assert not (tmp_path / f"{drone}.plan.json").exists()
+
+
+def _ignore(fly, plan):
+    """The client of a goal whose node was killed may wait in vain."""
+    try:
+        fly(plan, timeout_s=5.0)
+    except ParallelCityError:
+        pass
