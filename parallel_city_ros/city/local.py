@@ -21,11 +21,10 @@ from parallel_city_ros.city.options import ReadOptions
 from parallel_city_ros.errors import CityFileError, ConfigError
 from parallel_city_ros.geo import LocalFrame, SourceCrs
 
-DEFAULTS = ReadOptions()
 LOCAL = "local"             # City.crs of a city that is nowhere on earth
 NOWHERE = LocalFrame(0.0, 0.0)
-NO_GEOREFERENCE = ("no georeference: local metres; fly-able only after giving an origin "
-                   "(latitude,longitude,altitude of its zero)")
+NO_GEOREFERENCE = ("no georeference: local metres; fly-able only after giving an origin: "
+                   "--origin latitude,longitude,altitude of its zero")
 REACH_M = 100_000.0         # local coordinates beyond are those of a map projection, or broken
 MAX_ALTITUDE_M = 12_000.0   # the ocean's depth, and more than a mountain's height
 
@@ -75,7 +74,8 @@ def place(path: Path, bounds, options: ReadOptions, frame: LocalFrame | None) ->
         if beyond > REACH_M:
             raise CityFileError(
                 f"{path}: has a coordinate {beyond:,.0f} m from its zero, which are no local "
-                "metres; if they are of a map projection name it, such as crs EPSG:25833")
+                "metres; if they are of a map projection name it with --crs, such as --crs "
+                "EPSG:25833")
         _check_heights(path, bounds[:, 2])
     if options.origin:
         return _around_origin(parse_origin(options.origin), frame)

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from parallel_city_ros.city.local import DEFAULTS, place
+from parallel_city_ros.city.local import place
 from parallel_city_ros.city.mesh_files import (
     CLOUDS,
     MESHES,
@@ -19,7 +19,7 @@ from parallel_city_ros.city.mesh_files import (
     read_triangles,
 )
 from parallel_city_ros.city.model import Boxes, City, HeightSource, Solid
-from parallel_city_ros.city.options import ReadOptions
+from parallel_city_ros.city.options import UNTOLD, ReadOptions
 from parallel_city_ros.errors import CityFileError
 from parallel_city_ros.geo import LocalFrame
 
@@ -29,7 +29,7 @@ BROKEN_M = 1e8              # no reference system has coordinates beyond; sensor
 COARSE_M = 0.05             # a rounding of coordinates that is worth a note
 
 
-def read_mesh(path: str | Path, options: ReadOptions = DEFAULTS,
+def read_mesh(path: str | Path, options: ReadOptions = UNTOLD,
               frame: LocalFrame | None = None) -> City:
     """Read a triangle mesh: each connected part is a body.
 
@@ -69,7 +69,7 @@ def read_mesh(path: str | Path, options: ReadOptions = DEFAULTS,
         notes=(*notes, *_rounding(path, kind, bounds), *spot.notes))
 
 
-def read_cloud(path: str | Path, options: ReadOptions = DEFAULTS,
+def read_cloud(path: str | Path, options: ReadOptions = UNTOLD,
                frame: LocalFrame | None = None) -> City:
     """Read a point cloud without classes: each point is an obstacle.
 

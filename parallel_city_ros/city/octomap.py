@@ -20,9 +20,9 @@ from pathlib import Path
 import numpy as np
 from numba import njit
 
-from parallel_city_ros.city.local import DEFAULTS, place
+from parallel_city_ros.city.local import place
 from parallel_city_ros.city.model import Boxes, City
-from parallel_city_ros.city.options import ReadOptions
+from parallel_city_ros.city.options import UNTOLD, ReadOptions
 from parallel_city_ros.errors import CityFileError, ConfigError
 from parallel_city_ros.files import write_atomically
 from parallel_city_ros.geo import LocalFrame
@@ -41,7 +41,7 @@ def is_octomap(head: bytes) -> bool:
     return head.startswith(tuple(FIRST_LINES))
 
 
-def read_octomap(path: str | Path, options: ReadOptions = DEFAULTS,
+def read_octomap(path: str | Path, options: ReadOptions = UNTOLD,
                  frame: LocalFrame | None = None) -> City:
     """Read the occupied leaves of an OctoMap, each as a box of its own size.
 
