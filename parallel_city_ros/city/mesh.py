@@ -15,16 +15,16 @@ from parallel_city_ros.city.mesh_files import (
     cloud_format,
     head_of,
     mesh_format,
+    read_faces,
     read_points,
-    read_triangles,
 )
 from parallel_city_ros.city.model import Boxes, City, HeightSource, Solid
 from parallel_city_ros.city.options import UNTOLD, ReadOptions
+from parallel_city_ros.city.triangulate import Faces, triangulate, weld
 from parallel_city_ros.errors import CityFileError
 from parallel_city_ros.geo import LocalFrame
 
 SINGLE_PRECISION = ("stl", "gltf", "glb", "pcd")
-MERGE_M = 1e-3              # corners nearer than this are one
 BROKEN_M = 1e8              # no reference system has coordinates beyond; sensors write such
 COARSE_M = 0.05             # a rounding of coordinates that is worth a note
 
@@ -46,21 +46,20 @@ def read_mesh(path: str | Path, options: ReadOptions = UNTOLD,
     kind = mesh_format(path, head)
     if not kind:
         raise CityFileError(f"{path}: is no mesh with faces; {', '.join(MESHES)} are read")
-    corners, triangles = read_triangles(path, kind)
-    if not len(triangles):
+    corners, faces = read_faces(path, kind)
+    if not len(faces):
         raise CityFileError(f"{path}: has no faces" + (
             ", or is cut off; copy it again, a .gltf with the files that it names"
             if kind in ("stl", "gltf", "glb") else "; if it is a point cloud, save it as PCD or "
             "XYZ"))
     if kind in ("gltf", "glb"):
         corners = corners[:, [0, 2, 1]] * (1.0, -1.0, 1.0)
-    triangles, notes = _usable(path, corners, triangles)
-    used, inverse = np.unique(triangles, return_inverse=True)
-    corners, triangles = corners[used], inverse.reshape(-1, 3)
-    bounds = corners.min(axis=0), corners.max(axis=0)
+    faces, notes = _usable(path, corners, faces)
+    used, faces.indices = np.unique(faces.indices, return_inverse=True)
+    bounds = corners[used].min(axis=0), corners[used].max(axis=0)
     spot = place(path, bounds, options, frame)
-    corners = spot.to_enu(corners)
-    solids = _bodies(path, corners, triangles, options.kind or "building")
+    corners = spot.to_enu(corners[used])
+    solids = _bodies(path, corners, faces, options.kind or "building")
     return City(
         name=path.name, frame=spot.frame, solids=solids, n_buildings=len(solids), crs=spot.crs,
         extent=_extent(corners), vertical_datum=spot.vertical_datum,
@@ -103,44 +102,52 @@ def read_cloud(path: str | Path, options: ReadOptions = UNTOLD,
         notes=(f"{len(points):,} points", *notes, *_rounding(path, kind, bounds), *spot.notes))
 
 
-def _usable(path, corners, triangles):
-    """Triangles whose corners are numbers, and what is to be said of the others."""
-    if triangles.min() < 0 or triangles.max() >= len(corners):
-        raise CityFileError(f"{path}: a face names a corner that is not there; the file is "
-                            "damaged, export it again")
+def _usable(path, corners, polygons) -> tuple[Faces, tuple[str, ...]]:
+    """Faces whose corners are numbers, and what is to be said of the others."""
+    if isinstance(polygons, np.ndarray):
+        sizes, indices = np.full(len(polygons), polygons.shape[1]), polygons.astype(np.int64)
+    else:
+        sizes = np.array([len(p) for p in polygons])
+        indices = np.fromiter((k for p in polygons for k in p), np.int64)
+    faces = Faces()
+    faces.indices, faces.ring_sizes = indices.ravel(), sizes
+    faces.face_rings = np.ones(len(sizes), np.int64)
+    faces = faces.subset(np.flatnonzero(sizes >= 3))    # fewer corners: a line or a point
+    if not len(faces):
+        raise CityFileError(f"{path}: has no faces of three corners or more; export it again")
+    low, high = faces.indices.min(), faces.indices.max()
+    if low < 0 or high >= len(corners):
+        raise CityFileError(f"{path}: a face names corner {high + 1:,} of {len(corners):,}; the "
+                            "file is cut off or damaged, export it again")
     good = (np.isfinite(corners) & (np.abs(corners) < BROKEN_M)).all(axis=1)
-    whole = good[triangles].all(axis=1)
+    first = np.cumsum(faces.ring_sizes) - faces.ring_sizes
+    whole = np.logical_and.reduceat(good[faces.indices], first)
     if not whole.any():
-        raise CityFileError(f"{path}: no triangle has numbers for its corners; export it again")
-    return triangles[whole], () if whole.all() else (
-        f"{int((~whole).sum()):,} of {len(whole):,} triangles have a corner that is not a number "
-        "and are left out",)
+        raise CityFileError(f"{path}: no face has numbers for its corners; export it again")
+    return faces.subset(np.flatnonzero(whole)), () if whole.all() else (
+        f"{int((~whole).sum()):,} of {len(whole):,} faces have a corner that is not a number and "
+        "are left out",)
 
 
-def _bodies(path, corners, triangles, kind) -> tuple[Solid, ...]:
+def _bodies(path, corners, faces, kind) -> tuple[Solid, ...]:
     """The parts that hang together once near corners are one, without triangles of no area."""
-    _, first, inverse = np.unique(np.round(corners / MERGE_M).astype(np.int64), axis=0,
-                                  return_index=True, return_inverse=True)
-    corners, triangles = corners[first], inverse.ravel()[triangles]
+    corners, same = np.unique(corners, axis=0, return_inverse=True)     # as STL repeats them
+    faces.indices = same.ravel()[faces.indices]
+    triangles = triangulate(corners, faces).corners
+    triangles, _ = weld(corners, triangles, np.zeros(len(triangles), np.int64), 1)
     a, b, c = triangles.T
     triangles = triangles[(a != b) & (b != c) & (c != a)]
     if not len(triangles):
-        raise CityFileError(f"{path}: no triangle of it has an area; its unit must be metres")
+        raise CityFileError(f"{path}: no face of it has an area; its unit must be metres")
     a, b, c = triangles.T
     links = coo_array((np.ones(2 * len(a), np.int8), (np.r_[a, b], np.r_[b, c])),
                       shape=(len(corners),) * 2)
-    label = connected_components(links, directed=False)[1][a]
-    order = np.argsort(label, kind="stable")
-    parts = np.split(triangles[order], np.flatnonzero(np.diff(label[order])) + 1)
+    _, part = np.unique(connected_components(links, directed=False)[1][a], return_inverse=True)
+    closed = weld(corners, triangles, part, part.max() + 1)[1]
+    order = np.argsort(part, kind="stable")
+    parts = np.split(triangles[order], np.flatnonzero(np.diff(part[order])) + 1)
     return tuple(Solid(building_id=f"{path.stem}/{k}", triangles=corners[part], kind=kind,
-                       closed=_is_closed(part)) for k, part in enumerate(parts))
-
-
-def _is_closed(triangles: np.ndarray) -> bool:
-    """Whether each edge has an even number of triangles: then a line out of it crosses it."""
-    edges = np.sort(triangles[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), axis=1)
-    _, counts = np.unique(edges[:, 0] << 32 | edges[:, 1], return_counts=True)
-    return bool((counts % 2 == 0).all())
+                       closed=bool(closed[k])) for k, part in enumerate(parts))
 
 
 def _rounding(path, kind, bounds) -> tuple[str, ...]:

@@ -15,7 +15,6 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-import shapely
 
 from parallel_city_ros.city.ply import is_ply, ply_header, read_ply
 from parallel_city_ros.errors import CityFileError
@@ -115,8 +114,8 @@ def _check_length(path, start, least, ascii) -> None:
 # --- reading --------------------------------------------------------------------------
 
 
-def read_triangles(path: Path, kind: str) -> tuple[np.ndarray, np.ndarray]:
-    """(V, 3) float corners and (T, 3) int triangles of a mesh, as the file has them.
+def read_faces(path: Path, kind: str):
+    """(V, 3) float corners of a mesh, and its faces: (F, k) int array, or lists of corners.
 
     Raises
     ------
@@ -124,7 +123,7 @@ def read_triangles(path: Path, kind: str) -> tuple[np.ndarray, np.ndarray]:
         If the file is cut off or damaged.
     """
     own = {"obj": _read_obj, "off": _read_off, "ply": read_ply}
-    return _triangulated(path, *own[kind](path)) if kind in own else _open3d_mesh(path, kind)
+    return own[kind](path) if kind in own else _open3d_mesh(path, kind)
 
 
 def read_points(path: Path, kind: str) -> np.ndarray:
@@ -311,46 +310,3 @@ def _read_off(path) -> tuple[np.ndarray, list[list[int]]]:
         raise CityFileError(f"{path}: cannot be read as OFF ({error}); the file is cut off or "
                             "damaged, export it again") from error
     return vertices, faces
-
-
-def _triangulated(path, corners, faces) -> tuple[np.ndarray, np.ndarray]:
-    """faces : (F, k) array, or a list of lists of corners"""
-    if isinstance(faces, np.ndarray):
-        if faces.ndim == 2 and faces.shape[1] == 3:
-            return corners, faces.astype(np.int64)
-        faces = faces.tolist()
-    triangles = []
-    for face in faces:
-        if len(face) < 3:       # an edge or a point
-            continue
-        if not 0 <= min(face) <= max(face) < len(corners):
-            raise CityFileError(f"{path}: a face names corner {max(face) + 1:,} of "
-                                f"{len(corners):,}; the file is cut off or damaged")
-        if len(face) == 3:
-            triangles.append(face)
-        else:
-            triangles += [[face[k] for k in triple] for triple in _split(corners[face])]
-    return corners, np.array(triangles, np.int64).reshape(-1, 3)
-
-
-def _split(corners: np.ndarray) -> list[tuple[int, int, int]]:
-    """Triangles of a flat polygon, (n, 3) corners in order; may be concave."""
-    fan = [(0, k, k + 1) for k in range(1, len(corners) - 1)]
-    ahead = np.roll(corners, -1, axis=0) - corners
-    with np.errstate(all="ignore"):     # corners that are no numbers are dealt with later
-        crosses = np.cross(ahead, np.roll(ahead, -1, axis=0))
-        spokes = corners - corners[0]
-        normal = np.cross(spokes, np.roll(spokes, -1, axis=0)).sum(axis=0)
-        if not np.isfinite(normal).all() or (crosses @ normal >= 0).all():
-            return fan
-    keep = np.delete(np.arange(3), np.argmax(np.abs(normal)))
-    flat = corners[:, keep]
-    polygon = shapely.Polygon(flat)
-    if not polygon.is_valid:
-        return fan
-    where = {tuple(p): k for k, p in enumerate(flat.tolist())}
-    parts = shapely.get_parts(shapely.constrained_delaunay_triangles(polygon))
-    triples = [tuple(where[p] for p in part.exterior.coords[:3]) for part in parts]
-    # shapely winds all its triangles one way; the face may be wound the other
-    return triples if polygon.exterior.is_ccw == parts[0].exterior.is_ccw else \
-        [(a, c, b) for a, b, c in triples]
