@@ -143,6 +143,9 @@ class _Loop:
                 crane = self._crane
                 again = certify(client.map.grid, task, first.plan.path)
                 back = replace(task, start=task.goal, goal=task.start)
+                # One charge is not enough to fly both and keep what coming home takes.
+                autopilot.inject("battery percent=100")
+                options.note("the battery was changed")
                 second = self._sortie(2, back)
             finally:
                 self._processes.stop()      # before the drone that they talk to
