@@ -97,9 +97,17 @@ def system(context):
         Node(package=PACKAGE, executable="cpss_monitor", name="cpss_monitor", output="screen",
              parameters=settings(drones=",".join(drones)),
              arguments=["--ros-args", "--log-level", asked["log_level"]],
-             on_exit=end_all("cpss_monitor"))]
+             on_exit=end_all("cpss_monitor")),
+        # The patrol goes on without it: what it told stays in the map.
+        Node(package=PACKAGE, executable="perception", name="perception", output="screen",
+             parameters=settings(drones=",".join(drones)), respawn=True, respawn_delay=2.0,
+             arguments=["--ros-args", "--log-level", asked["log_level"]])]
     if simulated:
         actions += simulators(drones, asked)
+        actions += [Node(package=PACKAGE, executable="depth_sensor", name="depth_sensor",
+                         namespace=drone, parameters=settings(seed=number), output="screen",
+                         arguments=["--ros-args", "--log-level", asked["log_level"]])
+                    for number, drone in enumerate(drones)]
     # MAVSDK's native library can take its process along; the autopilot flies on meanwhile.
     actions += [lifecycle("mission_executor", {"address": address}, drone,
                           respawn=True, respawn_delay=2.0, respawn_max_retries=3)

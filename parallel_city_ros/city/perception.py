@@ -24,6 +24,7 @@ from parallel_city_ros.city.sensor import GROUND, cast
 from parallel_city_ros.city.twin import MAX_EVENT_HEIGHT_M, CityEvent
 from parallel_city_ros.city.voxels import VoxelGrid
 from parallel_city_ros.errors import ConfigError
+from parallel_city_ros.geo import LocalFrame
 from parallel_city_ros.settings import check, require, setting
 
 CEILING_M = 300.0       # over the map's bottom: what is higher than that is not looked at
@@ -491,6 +492,14 @@ class SensorLayer:
             if not told:
                 self._vanished[event.event_id] = event
                 yield event
+
+
+def warm_up() -> None:
+    """Load and compile what the first cloud would wait for."""
+    grid = VoxelGrid.from_dense(np.zeros((8, 8, 8), bool), np.zeros(3), 1.0, LocalFrame(0.0, 0.0))
+    layer = SensorLayer(grid)
+    layer.integrate([(4.0, 4.0, 4.0)], (4.0, 4.0, 2.0), 0.0)
+    layer.changes()
 
 
 # --- fitting a cloud to the twin -----------------------------------------------------

@@ -15,7 +15,9 @@ from parallel_city_ros.city.osm import helsinki_file, read_osm
 from parallel_city_ros.city.voxels import voxelise
 from parallel_city_ros.cpss.monitor import MonitorConfig
 from parallel_city_ros.flight.config import FlightConfig
+from parallel_city_ros.nodes.depth_sensor import DepthSensorNodeConfig
 from parallel_city_ros.nodes.mission_executor import ExecutorConfig
+from parallel_city_ros.nodes.perception import PerceptionNodeConfig
 from parallel_city_ros.nodes.planner_server import PlannerServerConfig
 from parallel_city_ros.nodes.twin_map_server import TwinConfig
 from parallel_city_ros.planning.planner import PlanRequest
@@ -26,7 +28,8 @@ LAUNCH_FILE = ROOT / "launch" / "patrol.launch.py"
 CONFIG = ROOT / "config" / "patrol.yaml"
 NODES = {
     "twin_map_server": [TwinConfig], "planner_server": [PlannerServerConfig, PlanRequest],
-    "/**/mission_executor": [ExecutorConfig, FlightConfig], "cpss_monitor": [MonitorConfig]}
+    "/**/mission_executor": [ExecutorConfig, FlightConfig], "cpss_monitor": [MonitorConfig],
+    "perception": [PerceptionNodeConfig], "/**/depth_sensor": [DepthSensorNodeConfig]}
 NEEDED_M = 12.0     # from every building, where a simulated drone stands
 
 
@@ -112,14 +115,15 @@ def test_description_can_be_made(launch_file):
 
 
 def test_the_system_of_the_demo_is_started(started):
-    assert _names(started()) == ["twin_map_server", "planner_server", "cpss_monitor", None,
-                                 "mission_executor"]
+    assert _names(started()) == ["twin_map_server", "planner_server", "cpss_monitor", "perception",
+                                 None, "depth_sensor", "mission_executor"]
     two = _names(started(drones="drone_1, drone_2"))
-    assert (two.count("mission_executor"), two.count(None)) == (2, 2)
+    assert [two.count(n) for n in ("mission_executor", None, "depth_sensor")] == [2, 2, 2]
 
 
 def test_nothing_is_simulated_for_a_real_drone(started):
-    assert None not in _names(started(autopilot="udpin://127.0.0.1:14540"))
+    names = _names(started(autopilot="udpin://127.0.0.1:14540"))
+    assert None not in names and "depth_sensor" not in names and "perception" in names
 
 
 @pytest.mark.parametrize("autopilot, count, addresses", [

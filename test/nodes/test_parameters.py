@@ -12,14 +12,17 @@ from parallel_city_ros.errors import ConfigError
 from parallel_city_ros.flight.config import FlightConfig
 from parallel_city_ros.nodes import parameters
 from parallel_city_ros.nodes.cpss_monitor import CpssMonitor
+from parallel_city_ros.nodes.depth_sensor import DepthSensorNode, DepthSensorNodeConfig
 from parallel_city_ros.nodes.mission_executor import ExecutorConfig, MissionExecutor
+from parallel_city_ros.nodes.perception import PerceptionNode, PerceptionNodeConfig
 from parallel_city_ros.nodes.planner_server import PlannerServer, PlannerServerConfig
 from parallel_city_ros.nodes.twin_map_server import TwinConfig, TwinMapServer
 from parallel_city_ros.planning.planner import PlanRequest
 from parallel_city_ros.settings import flatten
 
 NODES = [(TwinMapServer, [TwinConfig]), (PlannerServer, [PlannerServerConfig, PlanRequest]),
-         (MissionExecutor, [ExecutorConfig, FlightConfig]), (CpssMonitor, [MonitorConfig])]
+         (MissionExecutor, [ExecutorConfig, FlightConfig]), (CpssMonitor, [MonitorConfig]),
+         (PerceptionNode, [PerceptionNodeConfig]), (DepthSensorNode, [DepthSensorNodeConfig])]
 OF_ROS = {"use_sim_time", "autostart", "start_type_description_service"}
 
 
