@@ -55,6 +55,8 @@ HEIGHT_NAMES = ("measuredheight", *HEIGHTS, "relativeridgeheight", "averageheigh
 GROUND_NAMES = (*GROUNDS, "b3hmaaiveld", "hoehegrund")
 ROOF_NAMES = ("b3hdakmax", "hdakmax", "absoluteridgeheight", "hoehedach")
 
+MOST_FACES = 20_000_000     # several GB in memory
+MOST_UNPACKED = 2 << 30     # bytes
 LOWEST_M, HIGHEST_M = -1000.0, 10_000.0     # of all cities; a height beyond is an error
 FLAT_M = 0.1                # a body lower than that is an outline
 STOREY_M = 2.0              # outlines of ground and roof are at least that far apart
@@ -66,7 +68,8 @@ class CityObject:
     """Something that stands, with its geometry of one level of detail.
 
     family : id of the object that it is a part of, else its own
-    bodies : face numbers of each solid, and of all surfaces that belong to none
+    solids : face numbers of each; surfaces : of those that belong to none, or to them too
+    at_roof : whether an outline lies at the top of what stands, not on the ground
     """
 
     object_id: str
@@ -75,7 +78,13 @@ class CityObject:
     family: str
     attributes: dict
     lod: str = ""
-    bodies: list[np.ndarray] = field(default_factory=list)
+    solids: list = field(default_factory=list)
+    surfaces: list = field(default_factory=list)
+    at_roof: bool = False
+
+    @property
+    def has_faces(self) -> bool:
+        return bool(self.surfaces or any(len(s) for s in self.solids))
 
 
 @dataclass(eq=False)
@@ -96,7 +105,7 @@ class Model:
     vertices: np.ndarray
     faces: Faces
     objects: list[CityObject]
-    terrain: np.ndarray
+    terrain: list[int]
     types: Counter
     lods: set[str]
     offsets: np.ndarray | None = None
@@ -150,7 +159,29 @@ def open_unpacked(path: Path) -> io.BufferedIOBase:
     """The file's bytes, unpacked if it is gzipped."""
     with open(path, "rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
-    return gzip.open(path, "rb") if packed else open(path, "rb")
+    return io.BufferedReader(_Unpacked(path), 1 << 20) if packed else open(path, "rb")
+
+
+class _Unpacked(io.RawIOBase):
+    """A gzipped file, up to a size: a few kilobytes can unpack to more than fits the memory."""
+
+    def __init__(self, path: Path):
+        self.path, self.file, self.size = path, gzip.open(path, "rb"), 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer) -> int:
+        count = self.file.readinto(buffer)
+        self.size += count
+        if self.size > MOST_UNPACKED:
+            raise CityFileError(f"{self.path}: unpacks to more than {MOST_UNPACKED >> 30} GiB; "
+                                "split it")
+        return count
+
+    def close(self) -> None:
+        self.file.close()
+        super().close()
 
 
 def unpacked_head(head: bytes) -> bytes:
@@ -216,7 +247,7 @@ class _Reading:
         self.offsets: list[np.ndarray] = []
         self.n_vertices = 0
         self.objects: list[CityObject] = []
-        self.terrain: list[np.ndarray] = []
+        self.terrain: list[int] = []
         self.types: Counter = Counter()
         self.lods: set[str] = set()
         self.ids: set[str] = set()
@@ -296,7 +327,8 @@ class _Reading:
         if kind == TERRAIN:
             finest = max(lods, key=_level, default="")
             for geometry, lod, _ in geometries:
-                self.terrain += self._bodies(geometry) if lod == finest else []
+                for faces in self._bodies(geometry) if lod == finest else ():
+                    self.terrain.extend(faces)
             return
         stands = KINDS.get(kind)
         if kind.startswith("+") and any(shape.endswith("Solid") for _, _, shape in geometries):
@@ -311,13 +343,13 @@ class _Reading:
         if not lods:
             return
         city_object.lod = choose_lod(lods, self.wanted)
-        surfaces = []
         for geometry, lod, shape in geometries:
             if lod == city_object.lod:
-                (city_object.bodies if shape.endswith("Solid") else surfaces).extend(
-                    self._bodies(geometry))
-        if surfaces:
-            city_object.bodies.append(np.concatenate(surfaces))
+                for faces in self._bodies(geometry):
+                    if shape.endswith("Solid"):
+                        city_object.solids.append(faces)
+                    else:
+                        city_object.surfaces.extend(faces)
 
     def _template(self, geometry) -> dict:
         number = geometry["template"]
@@ -325,7 +357,7 @@ class _Reading:
             raise _Broken(f"it names geometry template {number} of {len(self.templates)}")
         return self.templates[number]
 
-    def _bodies(self, geometry) -> list[np.ndarray]:
+    def _bodies(self, geometry) -> list[range]:
         """Face numbers of each solid of a geometry, or of all its surfaces."""
         if geometry["type"] != "GeometryInstance":
             return self._faces_of(geometry, self.base, len(self.points))
@@ -344,7 +376,7 @@ class _Reading:
         self.offsets.append(np.zeros_like(points) if offsets is None else offsets)
         self.n_vertices += len(points)
 
-    def _faces_of(self, geometry, base, n_vertices) -> list[np.ndarray]:
+    def _faces_of(self, geometry, base, n_vertices) -> list[range]:
         """Adds the faces of a geometry whose n_vertices vertices begin at number base."""
         kind, boundaries = geometry["type"], geometry["boundaries"]
         if kind in ("MultiSurface", "CompositeSurface"):
@@ -365,7 +397,10 @@ class _Reading:
             if named and not base <= min(named) <= max(named) < base + n_vertices:
                 wrong = min(named) if min(named) < base else max(named)
                 raise _Broken(f"a surface names vertex {wrong - base} of {n_vertices}")
-            bodies.append(np.arange(begin, len(self.faces)))
+            if len(self.faces) > MOST_FACES:    # a few kilobytes can place a tree endlessly
+                raise _Broken(f"with it there are more than {MOST_FACES:,} surfaces; split the "
+                              "file")
+            bodies.append(range(begin, len(self.faces)))
         return bodies
 
     def model(self, header: dict) -> Model:
@@ -376,9 +411,8 @@ class _Reading:
         notes = [f"{self.n_repeated:,} objects are there twice: the first of each stands"] \
             if self.n_repeated else []
         return Model(
-            self.path, np.concatenate(self.vertices), self.faces, self.objects,
-            np.concatenate([*self.terrain, np.empty(0, np.int64)]).astype(np.int64), self.types,
-            self.lods, np.concatenate(self.offsets) if placed else None, str(crs),
+            self.path, np.concatenate(self.vertices), self.faces, self.objects, self.terrain,
+            self.types, self.lods, np.concatenate(self.offsets) if placed else None, str(crs),
             attribution=_attribution(metadata), notes=notes)
 
 
@@ -464,31 +498,30 @@ def city_of(model: Model, options: ReadOptions, frame: LocalFrame | None) -> Cit
     _check_lod(model, options.lod)
     source, vertical_datum = source_crs(path, options.crs, model.crs_name)
     standing = _without_outlines(model.objects, options.lod)
-    bodies = [(o, b) for o in standing for b in o.bodies if len(b)]
-    if not bodies and not len(model.terrain):
+    owners, faces, body_of_face = _bodies(standing, model)
+    n_bodies = len(owners)
+    if not len(faces):
         raise CityFileError(f"{path}: holds nothing that stands and has a geometry ("
                             + (_listed(model.types) or "no objects")
                             + "); choose a file of buildings")
-
-    faces = model.faces.subset(np.concatenate([*(b for _, b in bodies), model.terrain]))
-    sizes = [*(len(b) for _, b in bodies), len(model.terrain)]
-    body_of_face = np.repeat(np.arange(len(sizes)), sizes)
     used, faces.indices = np.unique(faces.indices, return_inverse=True)
-    points, offsets = _in_file_order(model, used, source, options, notes)
-    in_body = np.repeat(np.repeat(body_of_face < len(bodies), faces.face_rings),
-                        faces.ring_sizes)
+    points, offsets = _metres_of_crs(model, used, source, notes)
+    in_body = np.repeat(np.repeat(body_of_face < n_bodies, faces.face_rings), faces.ring_sizes)
     stands = np.zeros(len(used), bool)
     stands[faces.indices[in_body]] = True
     vertices, frame = _into_frame(path, source, points, offsets,
                                   stands if stands.any() else ~stands, frame)
+    faces.indices = _distinct(vertices)[faces.indices]
+    single = _without_doubles(faces, body_of_face, owners)
+    faces, body_of_face = faces.subset(np.flatnonzero(single)), body_of_face[single]
 
     mesh = triangulate(vertices, faces)
     body = body_of_face[mesh.face]
-    corners, of_body = mesh.corners, body < len(bodies)
-    corners[of_body], closed = weld(vertices, corners[of_body], body[of_body], len(bodies))
+    corners, of_body = mesh.corners, body < n_bodies
+    corners[of_body], closed = weld(vertices, corners[of_body], body[of_body], n_bodies)
     kept = ~mesh.degenerate[mesh.face]
     triangles, body = vertices[corners[kept]], body[kept]
-    starts = np.searchsorted(body, np.arange(len(sizes) + 1))
+    starts = np.searchsorted(body, np.arange(n_bodies + 2))
     parts = [triangles[a:b] for a, b in zip(starts[:-1], starts[1:], strict=True)]
     if n := int(mesh.degenerate.sum()):
         notes.append(f"{n:,} of {len(faces):,} surfaces have no area and are left out")
@@ -496,8 +529,8 @@ def city_of(model: Model, options: ReadOptions, frame: LocalFrame | None) -> Cit
         notes.append(f"{n:,} of {len(faces):,} surfaces cross themselves")
 
     heights = _Heights(standing, options, frame.altitude_m)
-    found = [(o, part, bool(shut)) for (o, _), part, shut in zip(bodies, parts, closed,
-                                                                 strict=False) if len(part)]
+    found = [(owner, part, bool(shut)) for (owner, _), part, shut
+             in zip(owners, parts[:-1], closed, strict=True) if len(part)]
     for owner, part, _ in found:
         heights.saw(owner, part)
     solids, outlines = [], {}
@@ -518,7 +551,7 @@ def city_of(model: Model, options: ReadOptions, frame: LocalFrame | None) -> Cit
     with_body = {o.family for o in standing if o.object_id in sources}
     # A building whose parts stand needs no geometry of its own.
     lost = [o for o in standing if o.object_id not in sources
-            and (o.bodies or o.family not in with_body)]
+            and (o.has_faces or o.family not in with_body)]
     notes += _notes(model, buildings, solids, lost)
     return City(
         name=path.name, frame=frame, extent=_extent(buildings, solids) or terrain.extent,
@@ -527,6 +560,61 @@ def city_of(model: Model, options: ReadOptions, frame: LocalFrame | None) -> Cit
         n_skipped=len(lost), attribution=model.attribution, height_sources=counts,
         assumed_height_m=heights.assumed if counts[HeightSource.ASSUMED.value] else 0.0,
         crs=source.name, vertical_datum=vertical_datum, notes=tuple(notes))
+
+
+def _bodies(standing, model: Model):
+    """What is to become bodies, and the terrain after them.
+
+    Returns the owner of each body and whether it is a solid; faces; the body of each face.
+    """
+    owners, numbers = [], []
+    for o in standing:
+        for faces in (*o.solids, o.surfaces):
+            if len(faces):
+                owners.append((o, faces is not o.surfaces))
+                numbers.append(np.asarray(faces, np.int64))
+    numbers.append(np.asarray(model.terrain, np.int64))
+    body = np.repeat(np.arange(len(numbers)), [len(n) for n in numbers])
+    return owners, model.faces.subset(np.concatenate(numbers)), body
+
+
+def _distinct(points) -> np.ndarray:
+    """(N,) for each of (N, 3) points the number of the first that is equal to it."""
+    order = np.lexsort(points.T)
+    new = np.r_[True, (points[order[1:]] != points[order[:-1]]).any(axis=1)]
+    first = np.empty(len(points), np.int64)
+    first[order] = order[new][np.cumsum(new) - 1]
+    return first
+
+
+def _without_doubles(faces: Faces, body_of_face, owners) -> np.ndarray:
+    """(F,) bool: without surfaces of an object that one of its solids or surfaces equals.
+
+    Files often draw a wall as part of the building's solid and again as its boundary. Twice
+    the same surface would count as a closed body without volume.
+    """
+    # The sum of random numbers of its corners tells a face, wherever it begins.
+    mark = np.random.default_rng(0).integers(
+        1 << 62, size=int(faces.indices.max(initial=0)) + 1, dtype=np.uint64)
+    corner_sums = np.r_[np.zeros(1, np.uint64), np.cumsum(mark[faces.indices])]
+    ends = np.cumsum(faces.ring_sizes)
+    starts = ends - faces.ring_sizes
+    rings = corner_sums[ends] - corner_sums[starts]
+    long = np.flatnonzero(faces.ring_sizes > 1)
+    last = faces.indices[ends[long] - 1]
+    rings[long] -= np.where(last == faces.indices[starts[long]], mark[last], np.uint64(0))
+    ring_sums = np.r_[np.zeros(1, np.uint64), np.cumsum(rings)]
+    ends = np.cumsum(faces.face_rings)
+    keys = ring_sums[ends] - ring_sums[ends - faces.face_rings]
+
+    number = {id(o): n for n, (o, _) in enumerate(owners)}
+    owner = np.array([*(number[id(o)] for o, _ in owners), -1])[body_of_face]
+    solid = np.array([*(is_solid for _, is_solid in owners), True])[body_of_face]
+    order = np.lexsort([keys, owner])       # stable: solids come before surfaces
+    again = np.zeros(len(keys), bool)
+    again[order[1:]] = (keys[order[1:]] == keys[order[:-1]]) \
+        & (owner[order[1:]] == owner[order[:-1]])
+    return ~again | solid
 
 
 def _extent(buildings, solids) -> tuple[float, float, float, float] | None:
@@ -567,7 +655,7 @@ def _check_lod(model: Model, wanted: str) -> None:
 def _without_outlines(objects, wanted: str) -> list[CityObject]:
     """Of a family either what has height or, if nothing has, or they are asked for, outlines."""
     asked = bool(wanted) and _is_outline(lod_name(wanted))
-    preferred = {o.family for o in objects if o.bodies and _is_outline(o.lod) == asked}
+    preferred = {o.family for o in objects if o.has_faces and _is_outline(o.lod) == asked}
     return [o for o in objects if o.family not in preferred or _is_outline(o.lod) == asked]
 
 
@@ -617,7 +705,7 @@ def source_crs(path: Path, told: str, named: str) -> tuple[SourceCrs, str]:
                         "it with --crs, such as --crs EPSG:25832")
 
 
-def _in_file_order(model, used, source, options, notes):
+def _metres_of_crs(model, used, source, notes):
     """Coordinates and offsets of the used vertices as x east, y north, z in metres."""
     points = model.vertices[used]
     offsets = None if model.offsets is None else model.offsets[used]
@@ -741,10 +829,13 @@ class _Heights:
             footprint = shapely.union_all(flat[shapely.area(flat) > 0])
             if footprint.is_empty:
                 continue
+            height = self.assumed if height is None else height
+            ground = self.ground(owner)
+            if owner.at_roof and owner.family not in self._said:
+                ground -= height
             buildings.append(Building(
-                building_id=owner.object_id, footprint=footprint, base_z=0.0,
-                top_z=self.assumed if height is None else height, source=source,
-                is_part=owner.is_part, ground_z=self.ground(owner), kind=owner.kind))
+                building_id=owner.object_id, footprint=footprint, base_z=0.0, top_z=height,
+                source=source, is_part=owner.is_part, ground_z=ground, kind=owner.kind))
         return tuple(buildings)
 
     def _height(self, owner: CityObject, rise: float) -> tuple[float | None, HeightSource]:
