@@ -109,6 +109,13 @@ def building_heights(path: str | Path, footprints: City,
     return survey(path, options, footprints.frame, footprints.buildings)[1]
 
 
+def frame_of(path: str | Path, options: ReadOptions = UNTOLD) -> LocalFrame:
+    """The frame that `read_lidar` makes for a file, at half the cost."""
+    path = Path(path)
+    source = _source_crs(path, options)
+    return _frame_at(_first_look(path, source), source)
+
+
 def survey(path: str | Path, options: ReadOptions = UNTOLD, frame: LocalFrame | None = None,
            buildings: Sequence[Building] = ()) -> tuple[City, dict[str, Roof]]:
     """What `read_lidar` and `building_heights` say, from one pass over the file."""
@@ -116,10 +123,7 @@ def survey(path: str | Path, options: ReadOptions = UNTOLD, frame: LocalFrame | 
     source = _source_crs(path, options)
     unit = metres_per_height_unit(source.crs)
     first = _first_look(path, source)
-    inside_area_of_use(path, source, first.bounds)
-    if frame is None:
-        x, y, z = first.bounds[0]
-        frame = source.frame_at(x, y, float(np.floor(z * unit)))
+    frame = frame or _frame_at(first, source)
     grids = _Grids.over(_extent_of(first.bounds, source, frame), first)
     roofs = _RoofPoints(buildings, grids) if buildings else None
     for xyz, classes in _chunks(path, first):
@@ -134,6 +138,11 @@ def survey(path: str | Path, options: ReadOptions = UNTOLD, frame: LocalFrame | 
         surfaces=() if options.kind == "terrain" else grids.surfaces(terrain, options.kind),
         vertical_datum=source.vertical_datum, notes=first.notes(grids.cell, estimated))
     return city, {} if roofs is None else roofs.result(grids, terrain, first.has(BUILDING))
+
+
+def _frame_at(first: _FirstLook, source: SourceCrs) -> LocalFrame:
+    x, y, z = first.bounds[0]
+    return source.frame_at(x, y, float(np.floor(z * metres_per_height_unit(source.crs))))
 
 
 # --- the file ---------------------------------------------------------------------------
@@ -278,6 +287,7 @@ def _first_look(path, source) -> _FirstLook:
     lonely = _is_lonely(keys, count) if count.sum() >= MANY else np.zeros(len(keys), bool)
     look.lonely, look.n_lonely = keys[lonely], int(count[lonely].sum())
     look.bounds = np.stack([lower[~lonely].min(axis=0), upper[~lonely].max(axis=0)])
+    inside_area_of_use(path, source, look.bounds)
     box = np.prod((look.bounds[1] - look.bounds[0])[:2] * look.scale[:2])
     look.area = float(min(box, len(np.unique(keys[~lonely] >> 21)) * LONELY_M**2))
     return look
