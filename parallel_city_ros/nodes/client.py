@@ -55,6 +55,7 @@ class CityClient:
         rclpy.init(context=self._context)
         self.node = Node(name, context=self._context)
         self._states: dict[str, CpssState] = {}
+        self.events: dict[str, CityEvent] = {}      # that went onto the map, by id, the newest
         self._changed = threading.Condition()
         self.map = MapMirror(self.node)
         self._plan = ActionClient(self.node, PlanPatrol, "/plan_patrol")
@@ -64,7 +65,9 @@ class CityClient:
                        for client, name in ((self._plan, "/plan_patrol"),
                                             (self._fly, f"/{drone}/fly_patrol"))}
         self._reports = self.node.create_publisher(CityEventMsg, "/city_reports", qos.EVENTS)
+        self._truth = self.node.create_publisher(CityEventMsg, "/ground_truth/events", qos.EVENTS)
         self.node.create_subscription(CpssState, "/cpss/state", self._on_state, qos.EVENTS)
+        self.node.create_subscription(CityEventMsg, "/city_events", self._on_event, qos.EVENTS)
         self._executor = MultiThreadedExecutor(num_threads=3, context=self._context)
         self._executor.add_node(self.node)
         self._spinner = threading.Thread(target=self._spin, daemon=True)
@@ -90,6 +93,10 @@ class CityClient:
             self._states[msg.drone_id] = msg
             self._changed.notify_all()
 
+    def _on_event(self, msg):
+        event = conversions.event_from_ros(msg)
+        self.events[event.event_id] = event
+
     # waiting
 
     def wait_for_map(self, timeout_s: float, alive: Callable[[], None] = lambda: None
@@ -100,6 +107,15 @@ class CityClient:
     def wait_for_update(self, number: int, timeout_s: float) -> VoxelGrid:
         self._until(lambda: self.map.grid.map_update >= number, timeout_s,
                     f"map update {number} did not come")
+        return self.map.grid
+
+    def wait_for_event(self, event: CityEvent, timeout_s: float) -> VoxelGrid:
+        """The map, once it holds that event."""
+        def there():
+            grid = self.map.grid
+            inside = event.polygon.representative_point()
+            return grid.is_occupied((inside.x, inside.y, event.upper_z - grid.resolution / 2))
+        self._until(there, timeout_s, f"event {event.event_id} did not come onto the map")
         return self.map.grid
 
     def wait_for_comparison(self, sortie: int, timeout_s: float) -> Comparison:
@@ -133,6 +149,12 @@ class CityClient:
         self._until(lambda: self._reports.get_subscription_count() > 0, ANSWER_S,
                     "nobody listens to /city_reports")
         self._reports.publish(conversions.event_to_ros(event, self._stamp()))
+
+    def stand(self, event: CityEvent) -> None:
+        """Put something into the city that simulated sensors see; the twin is not told."""
+        self._until(lambda: self._truth.get_subscription_count() > 0, ANSWER_S,
+                    "nobody listens to /ground_truth/events")
+        self._truth.publish(conversions.event_to_ros(event, self._stamp()))
 
     def plan(self, request: PlanRequest, *, overrides: dict | None = None,
              weights_topic: str = "", on_progress: Callable[[Progress], None] = lambda p: None,
