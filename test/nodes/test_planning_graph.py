@@ -61,7 +61,8 @@ def test_feedback_comes_each_generation_and_the_plan_is_certified(running, task)
     grid = running.client.map.grid
     assert certify(grid, task, planned.plan.path).valid and planned.plan.certificate.valid
     assert (planned.plan.map_hash, planned.plan.map_update) == (grid.map_hash, grid.map_update)
-    assert [p.generation for p in seen] == list(range(30)) and len(planned.convergence) == 30
+    assert [p.generation for p in seen] == list(range(len(planned.convergence)))
+    assert len(seen) > 5
     assert seen[-1].objectives.fitness == pytest.approx(planned.plan.objectives.fitness)
 
 
