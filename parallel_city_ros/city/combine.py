@@ -19,6 +19,7 @@ from parallel_city_ros.errors import CityFileError
 from parallel_city_ros.geo import LocalFrame
 
 ROOF_PERCENTILE = 95.0          # as of `lidar.Roof`
+SAME_M = 0.01                   # corners of one building as two files have them
 MAX_TERRAIN_CELLS = 25_000_000
 UNSURE = (HeightSource.ASSUMED, HeightSource.LEVELS)
 
@@ -71,7 +72,7 @@ def combine(cities: Sequence[City], roofs: Mapping[str, Roof] | None = None) -> 
         vertical_datum=datum,
         notes=tuple(dict.fromkeys((
             *(note for c in cities for note in c.notes), *notes,
-            *([f"{len(doubled):,} buildings are in two files and stand once"]
+            *([f"{len(doubled):,} buildings are there twice and stand once"]
               if doubled else [])))))
     return _with_rasters(_with_roofs(city, roofs or {}))
 
@@ -93,8 +94,8 @@ def together(cities: Sequence[City]) -> tuple[tuple[Building, ...], list[Buildin
 
 
 def _same(a: Building, b: Building) -> bool:
-    return (a.base_z, a.top_z) == (b.base_z, b.top_z) and (
-        a.footprint.equals_exact(b.footprint, 0.01) or a.footprint.equals(b.footprint))
+    return (a.base_z, a.top_z) == (b.base_z, b.top_z) \
+        and a.footprint.equals_exact(b.footprint, SAME_M)
 
 
 def _with_roofs(city: City, roofs: Mapping[str, Roof]) -> City:

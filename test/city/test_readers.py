@@ -13,6 +13,8 @@ import pyogrio
 import pytest
 import rasterio
 import shapely
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from pyproj import CRS
 
 from parallel_city_ros.city.lidar import read_lidar
@@ -147,6 +149,13 @@ FILES = {
     "laz": lidar, "las": lidar, "obj": obj, "bt": octomap, "xyz": cloud}
 
 
+BEGINNINGS = [b"", b"LASF", b"ply\n", b"# .PCD v0.7\nVERSION 0.7\n", b"II*\0", b"OFF\n", b"solid ",
+              b"glTF", b"# Octomap OcTree binary file\n", b"\x1f\x8b", b"BZh", b"PK\x03\x04",
+              b"SQLite format 3\0", b"fgb\x03", b"\x00\x00\x27\x0a", b"{", b"[", b"<", b"1 2 3\n",
+              b'{"type": "CityJSON", ', b'<CityModel xmlns="http://www.opengis.net/citygml/2.0">',
+              b"v 0 0 0\n", b'{"asset": {"version": "2.0"}, "buffers": [']
+
+
 def extents(city):
     return [round(v, 2) for v in city.extent]
 
@@ -193,6 +202,17 @@ def test_what_is_not_read_is_told_what_is(tmp_path, content, words):
     path.write_bytes(content)
     with pytest.raises(CityFileError, match=rf"(?s)thing\.las: .*{words}"):
         read_city(path)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.sampled_from(BEGINNINGS), st.one_of(st.binary(max_size=600), st.text().map(str.encode)))
+def test_whatever_a_file_holds_an_error_says_so(tmp_path_factory, beginning, rest):
+    path = tmp_path_factory.mktemp("any") / "any.dat"
+    path.write_bytes(beginning + rest)
+    try:
+        read_city(path, RD)
+    except CityFileError as error:
+        assert "any.dat" in str(error)
 
 
 def test_folders_missing_and_unreadable_files(tmp_path):
