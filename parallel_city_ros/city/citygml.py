@@ -140,8 +140,10 @@ class _Reading:
                     if event == "end":
                         self._ended(element)
         except etree.XMLSyntaxError as error:
-            raise CityFileError(f"{self.path}: cannot be read as XML ({error.msg}); the file is "
-                                "cut off or damaged, export it again") from error
+            # What came first; that of the error may be its echo, or of another file.
+            words = events.error_log[0].message if len(events.error_log) else error.msg
+            raise CityFileError(f"{self.path}: cannot be read as XML ({words}); the file is cut "
+                                "off or damaged, export it again") from error
         except (OSError, EOFError, zlib.error) as error:
             raise CityFileError(f"{self.path}: cannot be read ({error}); the file is cut off, "
                                 "copy it again") from error

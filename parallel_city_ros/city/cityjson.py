@@ -748,17 +748,22 @@ def _is_north_first(source: SourceCrs, points, authority_order: bool) -> bool:
 
 def _fits(source, x, y) -> bool:
     try:
-        source.check_within_area_of_use(x, y)
+        _check_area(source, x, y)
     except ConfigError:
         return False
     return True
+
+
+def _check_area(source, x, y) -> None:
+    with np.errstate(invalid="ignore"):     # what cannot be projected is infinite
+        source.check_within_area_of_use(x, y)
 
 
 def _into_frame(path, source, points, offsets, stands, frame):
     """Vertices in ENU metres of the frame, and the frame; stands: those that it lies around."""
     x, y, z = points.T
     try:
-        source.check_within_area_of_use(x, y)
+        _check_area(source, x, y)
     except ConfigError as error:
         raise CityFileError(f"{path}: {error}; give the right one with --crs") from error
     heights = z if offsets is None else z + offsets[:, 2]
