@@ -53,7 +53,6 @@ MIN_ROOF_POINTS = 10
 MIN_ROOF_SEEN = 0.6             # share of a footprint's cells that have points
 INSET_M = 0.3                   # walls and neighbours stand on the outline, drawn that exactly
 ROUND_M = 3.0                   # around a building, where its own ground is
-LOW_GROUND = 5.0                # percentile of that ground: what stands on a slope reaches down
 
 
 @dataclass(frozen=True)
@@ -537,8 +536,11 @@ def _share_seen(grids, footprint) -> float:
 
 
 def _ground_of(grids, terrain, footprint) -> float:
-    """z of the ground around a building, or, if none is seen there, of the terrain beneath."""
+    """z of the ground around a building, or, if none is seen there, of the terrain beneath.
+
+    The median: on a slope a prism reaches down to the ground anyway, see `rasterise.prisms`.
+    """
     i, j = _cells_in(grids, footprint.buffer(ROUND_M))
     seen = grids.ground[i, j]
     seen = seen[np.isfinite(seen)]
-    return float(np.percentile(seen if len(seen) else terrain[i, j], LOW_GROUND))
+    return float(np.median(seen if len(seen) else terrain[i, j]))
