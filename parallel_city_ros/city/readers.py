@@ -172,7 +172,7 @@ def _hint(path: Path, head: bytes) -> str:
 
 
 def _binary(path: Path, head: bytes) -> Reader | None:
-    from parallel_city_ros.city.lidar import is_lidar
+    from parallel_city_ros.city.las import is_lidar
     from parallel_city_ros.city.octomap import is_octomap
     from parallel_city_ros.city.osm import is_pbf
     from parallel_city_ros.city.raster import is_geotiff

@@ -8,9 +8,10 @@ import pytest
 import shapely
 from pyproj import CRS
 
-from parallel_city_ros.city import lidar
+from parallel_city_ros.city import las
 from parallel_city_ros.city.bare_earth import estimate_ground, fill_holes, without_errors
-from parallel_city_ros.city.lidar import building_heights, is_lidar, read_lidar
+from parallel_city_ros.city.las import is_lidar
+from parallel_city_ros.city.lidar import building_heights, read_lidar
 from parallel_city_ros.city.model import Building, City, HeightSource
 from parallel_city_ros.city.options import ReadOptions
 from parallel_city_ros.city.voxels import voxelise
@@ -53,12 +54,12 @@ def write(path, points, classes, crs=None, shift=PLACE, version="1.2", scale=0.0
     header.offsets, header.scales = shift, np.full(3, scale)
     if crs is not None:
         header.add_crs(CRS(crs))
-    las = laspy.LasData(header)
-    las.x, las.y, las.z = (points + shift).T
-    las.classification = np.asarray(classes, np.uint8)
+    data = laspy.LasData(header)
+    data.x, las.y, las.z = (points + shift).T
+    data.classification = np.asarray(classes, np.uint8)
     for name, values in fields.items():
-        setattr(las, name, values)
-    las.write(str(path))
+        setattr(data, name, values)
+    data.write(str(path))
     return path
 
 
@@ -233,7 +234,7 @@ def test_sparse_points_make_larger_cells(tmp_path):
 
 def test_chunks_do_not_matter(town, monkeypatch):
     whole = read_lidar(town)
-    monkeypatch.setattr(lidar, "CHUNK", 997)
+    monkeypatch.setattr(las, "CHUNK", 997)
     parts = read_lidar(town)
     assert parts.notes == whole.notes and parts.extent == whole.extent
     for a, b in zip((parts.terrain, *parts.surfaces), (whole.terrain, *whole.surfaces),
@@ -395,8 +396,8 @@ def test_buildings_are_taken_off_slopes(slope):
 def test_estimated_ground_agrees_with_classified_ground(tmp_path):
     path = DATA / "delft_ahn3_2.laz"
     city = read_lidar(path, RD)
-    las = laspy.read(path)
-    las.classification[:] = 1
-    las.write(tmp_path / "bare.laz")
+    data = laspy.read(path)
+    data.classification[:] = 1
+    data.write(tmp_path / "bare.laz")
     error = read_lidar(tmp_path / "bare.laz", RD).terrain.heights - city.terrain.heights
     assert np.nanmedian(np.abs(error)) < 0.1 and np.nanpercentile(np.abs(error), 95) < 0.5
