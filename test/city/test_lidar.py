@@ -55,7 +55,7 @@ def write(path, points, classes, crs=None, shift=PLACE, version="1.2", scale=0.0
     if crs is not None:
         header.add_crs(CRS(crs))
     data = laspy.LasData(header)
-    data.x, las.y, las.z = (points + shift).T
+    data.x, data.y, data.z = (points + shift).T
     data.classification = np.asarray(classes, np.uint8)
     for name, values in fields.items():
         setattr(data, name, values)
