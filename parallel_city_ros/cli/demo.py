@@ -162,6 +162,7 @@ class _Loop:
         result = self._judge(sorties, events, again)
         if self._mast is not None:
             self._judge_discovery(result, sorties, found)
+        result["success"] = all(result["checks"].values())
         options.note("drawing the pictures")
         return result, sorties, events, pictures.draw_all(self._folder, base, sorties, events)
 

@@ -65,7 +65,8 @@ class CityClient:
                        for client, name in ((self._plan, "/plan_patrol"),
                                             (self._fly, f"/{drone}/fly_patrol"))}
         self._reports = self.node.create_publisher(CityEventMsg, "/city_reports", qos.EVENTS)
-        self._truth = self.node.create_publisher(CityEventMsg, "/ground_truth/events", qos.EVENTS)
+        self._truth = self.node.create_publisher(CityEventMsg, "/ground_truth/events",
+                                                 qos.STANDING)
         self.node.create_subscription(CpssState, "/cpss/state", self._on_state, qos.EVENTS)
         self.node.create_subscription(CityEventMsg, "/city_events", self._on_event, qos.EVENTS)
         self._executor = MultiThreadedExecutor(num_threads=3, context=self._context)

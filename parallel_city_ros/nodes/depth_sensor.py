@@ -51,7 +51,7 @@ class DepthSensorNode(Node):
         self._group = MutuallyExclusiveCallbackGroup()
         self._points = self.create_publisher(PointCloud2, "depth/points", qos.SENSOR)
         self._map = MapMirror(self, self._on_map, self._group)
-        self.create_subscription(CityEvent, "/ground_truth/events", self._on_truth, qos.EVENTS,
+        self.create_subscription(CityEvent, "/ground_truth/events", self._on_truth, qos.STANDING,
                                  callback_group=self._group)
         self.create_subscription(Odometry, "odom", self._on_odometry, qos.SENSOR,
                                  callback_group=self._group)

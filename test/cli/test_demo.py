@@ -16,10 +16,12 @@ from parallel_city_ros.nodes.client import CityClient
 
 PICTURES = ("city_3d.png", "map.png", "coverage.png", "altitude.png", "convergence.png")
 NODES = {("twin_map_server", "/"), ("planner_server", "/"), ("cpss_monitor", "/"),
+         ("perception", "/"), ("depth_sensor", "/drone_1"),
          ("mission_executor", "/drone_1")}
 TOPICS = {"/city_map/voxels", "/city_map/updates", "/city_map/points", "/city_map/slice", "/plan",
           "/cpss/state", "/cpss/coverage", "/diagnostics", "/city_events", "/drone_1/odom",
-          "/drone_1/fix", "/drone_1/battery_state", "/drone_1/flown_path"}
+          "/drone_1/fix", "/drone_1/battery_state", "/drone_1/flown_path",
+          "/drone_1/depth/points", "/city_reports", "/perception/vanished"}
 SERVICES = {"/city_map/region", "/city_map/check_path", "/city_map/add_event", "/drone_1/pause",
             "/drone_1/resume", "/drone_1/return", "/drone_1/land",
             "/plan_patrol/_action/send_goal", "/drone_1/fly_patrol/_action/send_goal"}
@@ -98,7 +100,13 @@ def test_the_whole_loop(tmp_path, domain, monkeypatch):
         assert sortie["flown"]["distance_m"] == pytest.approx(
             sortie["planned"]["distance_m"], rel=0.05)
     assert first["map_hash"] == second["map_hash"]
-    assert (first["map_update"], second["map_update"]) == (0, 1)
+    assert first["map_update"] == 0 and second["map_update"] >= 2    # the crane, and the mast
+    found, (mast,) = result["discovered"], result["ground_truth"]
+    assert found["event_id"] in [e["event_id"] for e in result["events"]]
+    assert found["when"]["sortie"] == 1 and 0.8 <= found["confidence"] <= 1
+    assert 0 < found["when"]["flown_m"] <= first["flown"]["distance_m"]
+    assert found["covered_share_of_true"] > 0.9 and found["distance_to_true_m"] < 6.0
+    assert found["upper_z"] >= mast["upper_z"] and found["distance_of_second_route_m"] > 4.0
     assert first["weights_hash"] != second["weights_hash"]
     assert first["distance_to_crane_m"] == 0 < second["distance_to_crane_m"]
     assert second["planned"]["f1_coverage_km2"] >= second["coverage_floor_km2"]

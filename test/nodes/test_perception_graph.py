@@ -30,7 +30,7 @@ class Onlooker:
         node = self.client.node
         self.odom = node.create_publisher(Odometry, f"/{DRONE}/odom", qos.SENSOR)
         self.cloud = node.create_publisher(PointCloud2, f"/{DRONE}/depth/points", qos.SENSOR)
-        self.truth = node.create_publisher(CityEventMsg, "/ground_truth/events", qos.EVENTS)
+        self.truth = node.create_publisher(CityEventMsg, "/ground_truth/events", qos.STANDING)
         self.clouds, self.events, self.gone, self.told = [], [], [], {}
         for kind, topic, take, profile in (
                 (PointCloud2, f"/{DRONE}/depth/points", self.clouds.append, qos.SENSOR),
