@@ -736,11 +736,12 @@ def _is_north_first(source: SourceCrs, points, authority_order: bool) -> bool:
     """Whether x and y have to be swapped.
 
     Authorities put north first in many systems and files follow them or do not, whatever they
-    declare. Where the coordinates fit the system's area in one order only, that is it.
+    declare. Where the coordinates fit the system's area in one order only, that is it. German
+    surveyors put east first, whatever EPSG says of their systems on the datum DHDN.
     """
     lower, upper = points[:, :2].min(axis=0), points[:, :2].max(axis=0)
     x, y = [lower[0], lower[0], upper[0], upper[0]], [lower[1], upper[1], lower[1], upper[1]]
-    prescribed = source.crs.axis_info[0].direction == "north"
+    prescribed = source.crs.axis_info[0].direction == "north" and "DHDN" not in source.crs.name
     if _fits(source, x, y):
         return prescribed and authority_order and _fits(source, y, x)
     return _fits(source, y, x)

@@ -400,6 +400,7 @@ def _project(epsg, lon, lat):
     ("urn:ogc:def:crs:EPSG::3301", 3301, 24.7, 59.4, False),    # only that fits
     ("urn:ogc:def:crs:EPSG::2180", 2180, 19.0, 52.0, True),     # Poland: both fit
     ("EPSG:2180", 2180, 19.0, 52.0, False),
+    ("urn:ogc:def:crs,crs:EPSG:6.12:3068,crs:EPSG:6.12:5783", 3068, 13.4, 52.5, False),  # Berlin
     ("urn:ogc:def:crs:EPSG::25832", 25832, 10.0, 53.5, False)])
 def test_the_order_of_axes(read, name, epsg, lon, lat, north_first):
     x, y = (lon, lat) if epsg in (6697, 4326) else _project(epsg, lon, lat)
