@@ -71,6 +71,11 @@ class DeAco(Search):
                 seeds.add(paths, (yield paths).cost)
         if config.use_graph and not task.closed:
             yield from self._graph_seeds(seeds)
+        yield from self.search(seeds)
+
+    def search(self, seeds: _Seeds) -> Steps:
+        """What follows the seeds."""
+        evaluator, config, rng = self.evaluator, self.config, self.rng
         if config.evolution_share > 0:
             more = rrt_paths(evaluator, config.population // 4, rng, self.stopped)
             seeds.add(more, (yield more).cost)

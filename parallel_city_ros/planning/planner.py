@@ -18,14 +18,18 @@ from parallel_city_ros.patrol.task import PatrolTask
 from parallel_city_ros.planning.de import De, DeConfig
 from parallel_city_ros.planning.de_aco import DeAco, DeAcoConfig
 from parallel_city_ros.planning.de_aco_paper import DeAcoPaper, DeAcoPaperConfig
+from parallel_city_ros.planning.front import PREFERENCES, Front
 from parallel_city_ros.planning.iaco import Iaco, IacoConfig
 from parallel_city_ros.planning.igso import Igso, IgsoConfig
 from parallel_city_ros.planning.impossible import why_impossible
-from parallel_city_ros.settings import check, setting
+from parallel_city_ros.planning.nsga2 import Nsga2, Nsga2Config
+from parallel_city_ros.settings import check, require, setting
 
 PLANNERS = {
     "de_aco": (DeAco, DeAcoConfig), "de_aco_paper": (DeAcoPaper, DeAcoPaperConfig),
-    "de": (De, DeConfig), "iaco": (Iaco, IacoConfig), "igso": (Igso, IgsoConfig)}
+    "de": (De, DeConfig), "iaco": (Iaco, IacoConfig), "igso": (Igso, IgsoConfig),
+    "nsga2": (Nsga2, Nsga2Config)}
+WITH_FRONT = ("nsga2",)
 TABLE_SHARE = 0.9       # of the search in which the table of views may stand for the exact views
 
 
@@ -50,10 +54,14 @@ class PlanRequest:
         "from every 4 m, some fifty times as fast and 0.6 % off, or exact; what is reported "
         "always is", choices=("table", "exact"))
     table_mb: float = setting(256.0, "MB of memory that the table may take", above=0)
+    prefer: str = setting("fitness", "path of a Pareto front that becomes the plan; knee: nearest "
+                          "to the best of each objective", choices=PREFERENCES)
     task: PatrolTask
 
     def __post_init__(self):
         check(self)
+        require(self.prefer == "fitness" or self.planner_id in WITH_FRONT, self, "prefer",
+                f"fitness, unless planner_id is one with a Pareto front: {', '.join(WITH_FRONT)}")
 
 
 @dataclass(frozen=True)
@@ -76,6 +84,7 @@ class PlanOutcome:
 
     population : (Q, B + 2, 3) paths that a later search may start from, the best first
     cpu_s : processor time of the search, seeding included
+    front : of planners that have one; the plan is one of its paths
     """
 
     status: PlanStatus
@@ -84,6 +93,7 @@ class PlanOutcome:
     history: tuple[Progress, ...] = ()
     population: np.ndarray | None = None
     cpu_s: float = 0.0
+    front: Front | None = None
 
 
 def warm_up() -> None:
@@ -136,6 +146,10 @@ def plan(grid: VoxelGrid, request: PlanRequest, *, weights=None, city_file: str 
                                 max(0.0, ends_at - time.monotonic())))
         on_progress(history[-1])
     path, scores = optimiser.best
+    front = getattr(optimiser, "front", None)
+    if front is not None:
+        path = front.paths[front.choose(request.prefer)]
+        scores = {name: float(v[0]) for name, v in vars(evaluator.rescore(path)).items()}
     objectives = Objectives(**scores)
     status = PlanStatus.SUCCEEDED
     if cancelled():
@@ -146,7 +160,7 @@ def plan(grid: VoxelGrid, request: PlanRequest, *, weights=None, city_file: str 
         grid, request.task, path, coverage_floor_km2=evaluator.coverage_floor_km2,
         weights=weights, whole=True, map_hash=grid.map_hash)
     rest = {"history": tuple(history), "population": optimiser.population,
-            "cpu_s": time.thread_time() - cpu}
+            "cpu_s": time.thread_time() - cpu, "front": front}
     if objectives.violation > 0 or not certificate.valid:
         broken = ", ".join(c.constraint for c in certificate.broken) or "coverage floor"
         if status is PlanStatus.SUCCEEDED:
