@@ -68,11 +68,15 @@ class LocalFrame:
         return np.stack([lat, lon, enu[..., 2] + self.altitude_m], axis=-1)
 
     def _project(self, x, y, direction: str):
-        x, y = np.asarray(x, float), np.asarray(y, float)
-        if x.size == 1:     # pyproj warns of arrays that hold one number
-            u, v = self._from_wgs84.transform(x.item(), y.item(), direction=direction)
-            return np.full(x.shape, u), np.full(y.shape, v)
-        return self._from_wgs84.transform(x, y, direction=direction)
+        return _transform(self._from_wgs84, x, y, direction)
+
+
+def _transform(transformer: Transformer, x, y, direction: str = "FORWARD"):
+    x, y = np.asarray(x, float), np.asarray(y, float)
+    if x.size == 1:     # pyproj warns of arrays that hold one number
+        u, v = transformer.transform(x.item(), y.item(), direction=direction)
+        return np.full(x.shape, u), np.full(y.shape, v)
+    return transformer.transform(x, y, direction=direction)
 
 
 def parse_crs(text: str) -> CRS:
@@ -133,11 +137,16 @@ class SourceCrs:
             If a coordinate lies outside the area that the CRS is made for.
         """
         x, y = np.atleast_1d(np.asarray(x, float)), np.atleast_1d(np.asarray(y, float))
-        lon, lat = self._to_wgs84.transform(x, y)
+        lon, lat = _transform(self._to_wgs84, x, y)
         area = self._flat.area_of_use
         west, south, east, north = area.bounds if area else (-180, -90, 180, 90)
-        slack = 0.5     # degrees: authorities draw their boxes tight
-        across = (lon - (west - slack)) % 360 <= (east - west) % 360.000001 + 2 * slack
+        # Degrees: authorities draw their boxes tight, and states keep one zone of a transverse
+        # Mercator system far beyond its own: all of Bavaria is in UTM zone 32.
+        operation = self._flat.coordinate_operation
+        zoned = operation is not None and operation.method_name == "Transverse Mercator"
+        slack = 3.5 if zoned else 0.5
+        with np.errstate(invalid="ignore"):     # of places that are not on earth at all
+            across = (lon - (west - slack)) % 360 <= (east - west) % 360.000001 + 2 * slack
         inside = np.isfinite(lon) & np.isfinite(lat) & across \
             & (lat >= south - slack) & (lat <= north + slack)
         if not inside.all():
@@ -151,7 +160,7 @@ class SourceCrs:
 
         z : heights in metres, in the datum of frame.altitude_m; None: they are on z = 0
         """
-        lon, lat = self._to_wgs84.transform(np.asarray(x, float), np.asarray(y, float))
+        lon, lat = _transform(self._to_wgs84, x, y)
         return frame.to_enu(lat, lon, frame.altitude_m if z is None else z)
 
 

@@ -89,6 +89,8 @@ def ground_of(city: City) -> Ground:
               for s in city.solids if s.ground_z is not None]
     if known:
         return _between(np.array(known, float), city.extent)
+    if city.buildings or city.surfaces:     # they are told from their ground, which is z = 0
+        return Ground.flat()
     lowest = [s.triangles[..., 2].min() for s in city.solids]
     lowest += [b.lower[:, 2].min() for b in city.boxes if len(b.lower)]
     return Ground.flat(float(np.floor(min(lowest) * 100) / 100) if lowest else 0.0)

@@ -132,3 +132,13 @@ def test_boxes_on_the_grid_fill_their_own_voxels_and_points_one(boxes):
     grid = voxelise(city_of(extent=extent, boxes=(Boxes(lower=points, upper=points),)), 1.0)
     assert len(grid.voxels()) == len(np.unique(lower, axis=0))
     assert grid.is_occupied(points).all()
+
+
+def test_something_in_the_air_does_not_lift_the_ground():
+    house = Building(building_id="h", footprint=shapely.box(2, 2, 9, 9), base_z=0.0, top_z=8.0,
+                     source=HeightSource.MEASURED)
+    wire = Boxes(lower=np.array([[12.0, 12.0, 40.0]]), upper=np.array([[13.0, 13.0, 41.0]]))
+    grid = voxelise(city_of(extent=(0.0, 0.0, 20.0, 20.0), buildings=(house,), boxes=(wire,)), 1.0)
+    assert grid.ground_at([5.0, 5.0]) == 0.0
+    assert grid.is_occupied([[5.0, 5.0, 0.5], [5.0, 5.0, 7.5], [12.5, 12.5, 40.5]]).all()
+    assert not grid.is_occupied([5.0, 5.0, 8.5])

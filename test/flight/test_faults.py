@@ -27,8 +27,8 @@ def either(*tables):
 # fault → (what undoes it after a while, what the flight may end as)
 FAULTS = {
     "gps_loss": ("", either(HERE)),
-    # Before it has left the ground it is no jump in flight, but the drone is off its route then.
-    "gps_jump east=70 north=50": ("", either(HERE) | {"taking_off": {"landed_early", "returned"}}),
+    # The autopilot lands where it is; the guard may have seen it beside its corridor before.
+    "gps_jump east=70 north=50": ("", either(HERE, HOME)),
     # The executor may have told it to return before the autopilot told that it lands.
     "battery percent=4": ("", either(HERE, HOME)),
     "battery percent=22": ("", either(HOME)),

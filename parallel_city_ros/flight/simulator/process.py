@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import select
 import socket
 import subprocess
@@ -17,6 +18,7 @@ logger = logging.getLogger(__name__)
 
 ANSWER_S = 10.0     # wall, to a line that it was told
 START_S = 30.0      # wall; importing on a loaded machine takes seconds
+PORTS_TRIED = 50
 STOP_S = 3.0        # wall, from SIGTERM to SIGKILL
 
 
@@ -143,7 +145,13 @@ class SimulatedAutopilot:
 
 
 def _free_udp_port() -> int:
-    """A port that is free now. Between now and its use another process may take it."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
+    """A port that is free now, below those that systems hand out by themselves: between now and
+    its use no socket of another program gets it by chance."""
+    for port in random.SystemRandom().sample(range(20000, 32000), PORTS_TRIED):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            try:
+                sock.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise LinkError(f"none of {PORTS_TRIED} UDP ports from 20000 on is free on 127.0.0.1")
