@@ -16,7 +16,8 @@ from parallel_city_ros.geo import LocalFrame, SourceCrs
 
 HIGHEST_M, LOWEST_M = 9000.0, -500.0    # ground on earth
 FLAT_SHARE = 0.1        # of pixels at 0 or unknown: fewer, and it can only be terrain
-STEP_M = 2.0            # what stands on the ground rises from it by more
+STEP_M = 1.5            # what stands on the ground rises from it by more
+PIECE = 200             # pixels: terrain does not fall into pieces that are smaller on average
 MOST_CELLS = 400_000_000
 KINDS = ("terrain", "building", "tree")
 
@@ -30,8 +31,8 @@ def read_raster(path: str | Path, options: ReadOptions = UNTOLD,
                 frame: LocalFrame | None = None) -> City:
     """Read the first band of a GeoTIFF as terrain, or as things that stand on the ground.
 
-    options.kind says which; else islands that rise abruptly from pixels at 0 or unknown are
-    buildings, and anything else is terrain. Terrain is resampled between its pixels, things on the
+    options.kind says which; else islands among pixels at 0 or unknown that rise abruptly or are
+    small are buildings, and anything else is terrain. Terrain is resampled between its pixels, things on the
     ground so that a cell has the highest of all pixels that it may touch: nothing gets lost.
 
     frame : local frame to read into; None: its origin is the south-west corner of the raster,
@@ -100,8 +101,9 @@ def _kind(path, values, options, notes) -> str:
     shore = ~flat & binary_dilation(flat)
     islands = int(label(~flat)[1])
     rise = float(np.median(values[shore])) if shore.any() else 0.0
-    things = flat.mean() > FLAT_SHARE and rise > STEP_M and (
-        islands > 1 or (values == 0).mean() > FLAT_SHARE)
+    scattered = islands * PIECE > (~flat).sum()
+    abrupt = rise > STEP_M and (islands > 1 or (values == 0).mean() > FLAT_SHARE)
+    things = flat.mean() > FLAT_SHARE and (scattered or abrupt)
     kind = "building" if things else "terrain"
     notes.append(f"taken as {kind}: {flat.mean():.0%} of its pixels are 0 or unknown, and the "
                  f"rest, in {islands} pieces, rises from them by {rise:.1f} m; if it is not, say "

@@ -121,5 +121,6 @@ def test_sample_files():
     assert buildings.extent == pytest.approx(terrain.extent, abs=6.0)
     east, north = terrain.extent[2] - terrain.extent[0], terrain.extent[3] - terrain.extent[1]
     assert (east, north) == (pytest.approx(1000, abs=40), pytest.approx(1000, abs=40))
+    assert read_raster(DATA / "bilbao_crop_CDSM.tif").terrain is None
     trees = read_raster(DATA / "bilbao_crop_CDSM.tif", ReadOptions(kind="tree"), terrain.frame)
     assert trees.surfaces[0].kind == "tree"
