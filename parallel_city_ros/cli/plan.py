@@ -2,16 +2,38 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
 
 from parallel_city_ros.cli import options
-from parallel_city_ros.planning.planner import PlanRequest, PlanStatus
+from parallel_city_ros.errors import ConfigError
+from parallel_city_ros.files import write_atomically
+from parallel_city_ros.planning.planner import WITH_FRONT, PlanRequest, PlanStatus
 from parallel_city_ros.settings import build
 
 BAD_INPUT = {PlanStatus.START_OCCUPIED, PlanStatus.GOAL_OCCUPIED, PlanStatus.OUTSIDE_MAP}
 ALIASES = {"planner_id": "--planner", "evaluation_budget": "--budget", "time_budget_s": "--time"}
+
+
+class Corners(click.ParamType):
+    """E,N;E,N;E,N in metres of the map frame."""
+
+    name = "E,N;..."
+
+    def convert(self, value, param, ctx):
+        if isinstance(value, tuple):
+            return value
+        try:
+            corners = tuple(tuple(float(part) for part in corner.split(","))
+                            for corner in value.split(";"))
+        except ValueError:
+            corners = ()
+        if len(corners) < 3 or any(len(corner) != 2 for corner in corners):
+            self.fail(f"{value!r} is not three or more corners, metres east and north, such as "
+                      "'0,0;500,0;500,400'", param, ctx)
+        return corners
 
 
 @click.command()
@@ -24,9 +46,21 @@ ALIASES = {"planner_id": "--planner", "evaluation_budget": "--budget", "time_bud
 @click.option("--picture", type=click.Path(dir_okay=False), help="A PNG of the route from above.")
 @click.option("--resolution", type=float, default=2.0, show_default=True,
               help="Edge of a voxel, metres.")
+@click.option("--visit", "must_visit", type=options.Point(), multiple=True,
+              help="A place to pass within --visit-radius; may be given many times.")
+@click.option("--area", type=Corners(), default=(),
+              help="Corners of the polygon in which the ground is worth seeing: "
+                   "E,N;E,N;E,N in metres.")
+@click.option("--warm-start", type=click.Path(dir_okay=False),
+              help="A plan of before, to begin with.")
+@click.option("--front", type=click.Path(dir_okay=False),
+              help="A JSON file for the Pareto front, with --planner nsga2.")
+@click.option("--explain", is_flag=True,
+              help="What each leg brings, costs and is bound by.")
 @options.settings_flags(PlanRequest, ALIASES, strip="task.")
 @options.json_option
-def plan(file, start, goal, output, picture, resolution, as_json, **settings):
+def plan(file, start, goal, output, picture, resolution, must_visit, area, warm_start, front,
+         explain, as_json, **settings):
     """Plan a patrol over the city in FILE, and certify it.
 
     The route sees most for least carbon and noise (fitness F = f2 (f3 + 1) / f1). Ctrl-C ends
@@ -34,25 +68,35 @@ def plan(file, start, goal, output, picture, resolution, as_json, **settings):
 
     \b
     parallel-city plan CITY.osm.pbf --from 100,300,60 --to 850,1250,60 --time 20
+    parallel-city plan CITY.osm.pbf --from 100,300,60 --to 850,1250,60 \\
+        --planner nsga2 --prefer knee --front front.json
     """
     from parallel_city_ros.city.readers import read_city
     from parallel_city_ros.city.voxels import voxelise
+    from parallel_city_ros.patrol.explain import explain as explain_legs
+    from parallel_city_ros.patrol.plan import PatrolPlan
     from parallel_city_ros.patrol.task import PatrolTask
     from parallel_city_ros.planning.planner import plan as search
     from parallel_city_ros.planning.planner import warm_up
 
-    options.require_folders(output, picture)
+    options.require_folders(output, picture, front)
     values = options.given(settings)
     of_task = {k.removeprefix("task."): v for k, v in values.items() if k.startswith("task.")}
     of_search = {k: v for k, v in values.items() if not k.startswith("task.")}
-    request = PlanRequest(task=build(PatrolTask, of_task, start=start, goal=goal), **of_search)
+    request = PlanRequest(task=build(PatrolTask, of_task, start=start, goal=goal,
+                                     must_visit=must_visit, area=area), **of_search)
+    if front and request.planner_id not in WITH_FRONT:
+        raise ConfigError(f"--front needs a planner with a Pareto front: --planner "
+                          f"{', '.join(WITH_FRONT)}")
+    before = PatrolPlan.load(warm_start) if warm_start else None
     city = read_city(file)
     grid = voxelise(city, resolution)
     warm_up()
     with _Interruptible() as interrupted, \
             options.progress("planning", request.evaluation_budget) as bar:
         outcome = search(
-            grid, request, city_file=str(Path(file).resolve()), cancelled=interrupted,
+            grid, request, warm_start=before, city_file=str(Path(file).resolve()),
+            cancelled=interrupted,
             on_progress=lambda p: bar.update(p.evaluations, f"F {p.objectives.fitness:.0f}"
                                              if p.feasible else "not feasible yet"))
     found, message = outcome.plan, outcome.message
@@ -63,8 +107,16 @@ def plan(file, start, goal, output, picture, resolution, as_json, **settings):
         message += f" (building {', '.join(near)})" if near else ""
     report = {"status": outcome.status.value, "message": message,
               "plan_file": output if found else None, "plan": found.to_dict() if found else None}
+    legs = []
     if found:
         found.save(output)
+        if front and outcome.front is not None:
+            write_atomically(front, json.dumps(outcome.front.to_dict()) + "\n")
+            report["front_file"], report["front_paths"] = front, len(outcome.front)
+        if explain:
+            legs = explain_legs(grid, request.task, found.path,
+                                buildings_near=city.buildings_near)
+            report["legs"] = [leg.to_dict() for leg in legs]
         if picture:
             _draw(picture, grid, found)
     if as_json:
@@ -79,12 +131,26 @@ def plan(file, start, goal, output, picture, resolution, as_json, **settings):
         click.echo(f"certified every 0.25 m on map {found.map_hash[:12]}, update "
                    f"{found.map_update}; tightest: {tightest.constraint} {tightest.value:.1f} "
                    f"{tightest.unit}, bound {tightest.bound:g}")
+        if front and outcome.front is not None:
+            click.echo(f"{len(outcome.front)} paths of the Pareto front written to {front}")
+        _tell(legs)
         if grid.attribution:
             click.echo(f"map data {grid.attribution}")
         _warn_of_ends(grid, request.task)
     else:
         options.note(f"{outcome.status.value}: {report['message']}")
     raise SystemExit(0 if found else 2 if outcome.status in BAD_INPUT else 1)
+
+
+def _tell(legs):
+    """A line for each leg, if any."""
+    if legs:
+        click.echo(" leg  length m      s  new km²  noise m  nearest m  tightest (margin)")
+    for leg in legs:
+        name = f", {leg.building}" if leg.building else ""
+        click.echo(f"{leg.number:4} {leg.length_m:9.1f} {leg.seconds:6.1f} {leg.gained_km2:8.4f} "
+                   f"{leg.noise_m:8.0f} {leg.clearance_m:10.1f}  {leg.binding} "
+                   f"({leg.margin:.1f} {leg.unit}){name}")
 
 
 def _warn_of_ends(grid, task):
