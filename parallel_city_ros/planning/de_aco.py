@@ -13,10 +13,12 @@ doc/planner.md says what each part is worth on its own.
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import dataclass
 
 import numpy as np
 
+from parallel_city_ros.patrol.evaluator import Scores
 from parallel_city_ros.patrol.kernels import WIDTH_CLASSES, anneal
 from parallel_city_ros.planning.layered import LayeredGraph, best_walk
 from parallel_city_ros.planning.rrt import rrt_paths
@@ -57,6 +59,11 @@ class DeAcoConfig:
 
 class DeAco(Search):
     def steps(self) -> Steps:
+        seeds = yield from self.seeds()
+        yield from self.search(seeds)
+
+    def seeds(self) -> Generator[np.ndarray, Scores, _Seeds]:
+        """Something to fly in no time, then whatever the task asks for."""
         evaluator, config, rng = self.evaluator, self.config, self.rng
         trees = rrt_paths(evaluator, FIRST_TREES, rng, self.stopped)
         paths = np.concatenate([self.warm_start, evaluator.straight()[None], trees])
@@ -71,7 +78,7 @@ class DeAco(Search):
                 seeds.add(paths, (yield paths).cost)
         if config.use_graph and not task.closed:
             yield from self._graph_seeds(seeds)
-        yield from self.search(seeds)
+        return seeds
 
     def search(self, seeds: _Seeds) -> Steps:
         """What follows the seeds."""

@@ -105,7 +105,7 @@ def warm_up() -> None:
 
 
 def plan(grid: VoxelGrid, request: PlanRequest, *, weights=None, city_file: str = "",
-         config=None, warm_start: np.ndarray | PatrolPlan | None = None,
+         config=None, algorithm=None, warm_start: np.ndarray | PatrolPlan | None = None,
          on_progress: Callable[[Progress], None] = lambda progress: None,
          cancelled: Callable[[], bool] = lambda: False) -> PlanOutcome:
     """Plan one patrol over one version of the twin.
@@ -113,6 +113,7 @@ def plan(grid: VoxelGrid, request: PlanRequest, *, weights=None, city_file: str 
     weights : (nx, ny) worth of each ground cell, or None for 1 everywhere
     city_file : written into the plan, so that it can be checked against the city again
     config : settings of the planner, its defaults if None
+    algorithm : a Search to use in place of the one that planner_id names, with its config
     warm_start : a plan, or (W, N, 3) paths, to begin with
 
     Same seed and evaluation budget, same plan, unless the time budget ends it first.
@@ -127,7 +128,8 @@ def plan(grid: VoxelGrid, request: PlanRequest, *, weights=None, city_file: str 
     if found := why_impossible(evaluator):
         return PlanOutcome(PlanStatus(found.status), found.message)
     evaluator.exact = request.evaluator == "exact"
-    algorithm, default = PLANNERS[request.planner_id]
+    registered, default = PLANNERS[request.planner_id]
+    algorithm = algorithm or registered
     budget = request.evaluation_budget
     optimiser = algorithm(
         evaluator, default() if config is None else config, np.random.default_rng(request.seed),
@@ -145,6 +147,7 @@ def plan(grid: VoxelGrid, request: PlanRequest, *, weights=None, city_file: str 
                                 Objectives(**optimiser.best[1]),
                                 max(0.0, ends_at - time.monotonic())))
         on_progress(history[-1])
+    optimiser.close()
     path, scores = optimiser.best
     front = getattr(optimiser, "front", None)
     if front is not None:

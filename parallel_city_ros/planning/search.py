@@ -53,6 +53,10 @@ class Search:
         except StopIteration:
             return None
 
+    def close(self) -> None:
+        """Nothing more will be asked for."""
+        self._steps.close()
+
     def tell(self, paths: np.ndarray, scores: Scores) -> None:
         """Scores of the paths that were asked for, by the table or exact."""
         self._told = scores
