@@ -17,7 +17,7 @@ from parallel_city_ros.city.voxels import VoxelGrid
 
 TRUNCATION_M = 20.0
 CELL_M = 2.0        # largest edge of a cell, unless voxels are larger
-TILE = 8            # chunks of cells that are computed at once, along x and y
+TILE = 6            # chunks of cells that are computed at once, along x and y
 STEPS = 250         # values of a byte between 0 and the truncation
 
 

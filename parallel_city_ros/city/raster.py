@@ -32,8 +32,9 @@ def read_raster(path: str | Path, options: ReadOptions = UNTOLD,
     """Read the first band of a GeoTIFF as terrain, or as things that stand on the ground.
 
     options.kind says which; else islands among pixels at 0 or unknown that rise abruptly or are
-    small are buildings, and anything else is terrain. Terrain is resampled between its pixels, things on the
-    ground so that a cell has the highest of all pixels that it may touch: nothing gets lost.
+    small are buildings, and anything else is terrain. Terrain is resampled between its pixels,
+    things on the ground so that a cell has the highest of all pixels that it may touch: nothing
+    gets lost.
 
     frame : local frame to read into; None: its origin is the south-west corner of the raster,
         its altitude the lowest ground in whole metres, 0 for things on the ground

@@ -406,7 +406,11 @@ def solids(index, words, nx, ny, triangles, offsets, closed, heights, gx, gy, gc
                 want(index, i0, i1, j0, j1, min(k0, 0), k1)
                 continue
         for t in range(len(body)):
-            _surface(index, words, nx, ny, body[t], closed[s], filling, scratch)
+            low, high = _range(body[t], 3, 2)
+            # A level face needs no search: upright lines meet it in the middle of columns, and
+            # at its rim another face of the closed body ends.
+            if not closed[s] or high - low > EPS:
+                _surface(index, words, nx, ny, body[t], closed[s], filling, scratch)
         w, h = i1 - i0 + 1, j1 - j0 + 1
         counts, place = np.zeros((w, h), np.int64), np.zeros((w, h), np.int64)
         _crossings(body, i0, j0, w, h, counts, place, np.empty(0), False)
