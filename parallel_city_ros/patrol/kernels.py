@@ -21,7 +21,8 @@ from numba.extending import intrinsic
 
 MIN_STEP_M = 0.01       # a shorter step has no direction
 _SLACK = 1e-9
-KEY_M = 4.0             # edge of the cubes of the table of views
+KEY_M = 4.0             # edge of the boxes of the table of views, and their height: a flight
+KEY_UP_M = 1.0          # at constant height is off by the same in all its points
 WIDTH_CLASSES = 4       # of the bumps of the local search
 LEAST_PROMISE = 0.05    # of a kind of bump that never was better
 FADING = 0.99           # of its record, per try
@@ -328,51 +329,35 @@ def index_keys(keys, slots, key_of):
 
 
 @njit(cache=True, nogil=True)
-def _look_up(surface, tallest, camera, x, y, z, keys, slots, bits, heads, used, key_of, state):
-    """Record of the cube around a point, made if need be; -1 if there is no room."""
-    i = np.int64((x - camera.x0) / KEY_M)
-    j = np.int64((y - camera.y0) / KEY_M)
-    k = np.int64((z - camera.bottom) / KEY_M)
-    key = (k << 40) | (i << 20) | j
-    at = _place(keys, key)
-    if keys[at] == key:
-        slot = np.int64(slots[at])
-    else:
-        slot = state[0]
-        if slot >= len(used):
-            return -1
-        nx, ny = surface.shape
-        # a cube at the border has its centre outside, but the point is inside
-        cx = min(camera.x0 + (i + 0.5) * KEY_M, camera.x0 + nx * camera.cell - 1e-6)
-        cy = min(camera.y0 + (j + 0.5) * KEY_M, camera.y0 + ny * camera.cell - 1e-6)
-        view(surface, tallest, camera, cx, cy, camera.bottom + (k + 0.5) * KEY_M, bits[slot],
-             heads[slot])
-        keys[at], slots[at] = key, slot
-        key_of[slot] = key
-        state[0] += 1
-    used[slot] = state[1]
-    return slot
+def _new_view(surface, tallest, camera, i, j, k, slot, bits, heads):
+    """Makes the record of a box."""
+    nx, ny = surface.shape
+    # a box at the border has its centre outside, but the point is inside
+    x = min(camera.x0 + (i + 0.5) * KEY_M, camera.x0 + nx * camera.cell - 1e-6)
+    y = min(camera.y0 + (j + 0.5) * KEY_M, camera.y0 + ny * camera.cell - 1e-6)
+    view(surface, tallest, camera, x, y, camera.bottom + (k + 0.5) * KEY_UP_M, bits[slot],
+         heads[slot])
 
 
 @njit(cache=True, nogil=True)
-def _join(canvas, stride, head, bits, low, high):
+def _join(canvas, stride, heads, bits, slot, low, high):
     """ORs a record into the canvas; low and high: words touched of each row."""
-    i0, rows, k0, words = head[0], head[1], head[2], head[3]
+    i0, rows, k0, words = heads[slot, 0], heads[slot, 1], heads[slot, 2], heads[slot, 3]
     for i in range(i0, i0 + rows):
         low[i] = min(low[i], k0)
         high[i] = max(high[i], k0 + words)
     at = i0 * stride + k0
-    if words == 2:
+    if words == 1:
         for r in range(rows):
-            canvas[at + r * stride] |= bits[2 * r]
-            canvas[at + r * stride + 1] |= bits[2 * r + 1]
-    elif words == 1:
+            canvas[at + r * stride] |= bits[slot, r]
+    elif words == 2:
         for r in range(rows):
-            canvas[at + r * stride] |= bits[r]
+            canvas[at + r * stride] |= bits[slot, 2 * r]
+            canvas[at + r * stride + 1] |= bits[slot, 2 * r + 1]
     else:
         for r in range(rows):
             for k in range(words):
-                canvas[at + r * stride + k] |= bits[r * words + k]
+                canvas[at + r * stride + k] |= bits[slot, r * words + k]
 
 
 @njit(cache=True, nogil=True)
@@ -411,6 +396,7 @@ def evaluate_by_table(scene, paths, first, keys, slots, bits, heads, used, key_o
     stride = canvas.shape[0] // nx
     surface, tallest, camera = scene.surface, scene.tallest, scene.camera
     cell, x0, y0, bottom = camera.cell, camera.x0, camera.y0, camera.bottom
+    per_box = cell / KEY_M
     at = np.empty(n, np.int64)
     sums = np.zeros(planes.shape[0], np.int64)
     for q in range(first, paths.shape[0]):
@@ -425,16 +411,26 @@ def evaluate_by_table(scene, paths, first, keys, slots, bits, heads, used, key_o
             u, v = (path[b, 0] - x0) / cell, (path[b, 1] - y0) / cell
             if not (0 <= u < nx and 0 <= v < ny) or path[b, 2] <= bottom:
                 continue
-            slot = _look_up(surface, tallest, camera, path[b, 0], path[b, 1], path[b, 2], keys,
-                            slots, bits, heads, used, key_of, state)
-            if slot < 0:
-                return q
+            i, j = np.int64(u * per_box), np.int64(v * per_box)
+            k = np.int64((path[b, 2] - bottom) / KEY_UP_M)
+            key = (k << 40) | (i << 20) | j
+            place = _place(keys, key)
+            if keys[place] == key:
+                slot = np.int64(slots[place])
+            else:
+                slot = state[0]
+                if slot >= len(used):
+                    return q
+                _new_view(surface, tallest, camera, i, j, k, slot, bits, heads)
+                keys[place], slots[place], key_of[slot] = key, slot, key
+                state[0] += 1
+            used[slot] = state[1]
             at[found] = slot
             found += 1
         sums[:] = 0
         for f in range(found):
             slot = at[f]
-            _join(canvas, stride, heads[slot], bits[slot], low, high)
+            _join(canvas, stride, heads, bits, slot, low, high)
             i0, i1 = min(i0, heads[slot, 0]), max(i1, heads[slot, 0] + heads[slot, 1])
             if camera.paper > 0:         # (1): each as often as it is seen
                 _count(canvas, stride, planes, low, high, i0, i1, sums)

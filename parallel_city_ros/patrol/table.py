@@ -1,16 +1,16 @@
 """What is seen from each place, remembered: coverage of a path in a few microseconds.
 
-The sky is cut into cubes of KEY_M. The bitmap of what is seen from a cube's centre is made
-when it is first needed; the union of a path is then OR and popcount over the rows touched.
-Weights are quantised to 4 bits, one popcount for each bit plane. Off the exact coverage by
-about 0.6 %, since a point takes the view of its cube's centre.
+The sky is cut into boxes, flat ones, because height counts most. The bitmap of what is seen from
+a box's centre is made when it is first needed; the union of a path is then OR and popcount over
+the rows touched. Weights are quantised to 4 bits, one popcount for each bit plane. Off the exact
+coverage by about 0.6 %, since a point takes the view of its box's centre.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from parallel_city_ros.patrol.kernels import KEY_M, evaluate_by_table, index_keys
+from parallel_city_ros.patrol.kernels import KEY_M, KEY_UP_M, evaluate_by_table, index_keys
 from parallel_city_ros.patrol.scene import Camera
 
 BIT_PLANES = 4
@@ -18,7 +18,7 @@ _EMPTY = -1
 
 
 class VisibilityTable:
-    """Bitmaps by cube, at most memory_mb of them; the least recently used half makes room."""
+    """Bitmaps by box, at most memory_mb of them; the least recently used half makes room."""
 
     def __init__(self, scene, memory_mb: float, least_records: int):
         self._scene = scene
@@ -27,9 +27,9 @@ class VisibilityTable:
         fitting = int(memory_mb * 2**20 / (8 * self._words + 32 + 16 * 2))
         limits = scene.limits
         high = limits.max_altitude - limits.min_altitude + np.ptp(scene.ground)
-        sides = nx * limits.cell, ny * limits.cell, high
-        cubes = int(np.prod([int(side / KEY_M) + 2 for side in sides]))
-        self.capacity = max(2 * least_records, min(fitting, cubes))
+        sides = nx * limits.cell / KEY_M, ny * limits.cell / KEY_M, high / KEY_UP_M
+        boxes = int(np.prod([int(side) + 2 for side in sides]))
+        self.capacity = max(2 * least_records, min(fitting, boxes))
         slots = 1 << int(np.ceil(np.log2(2 * self.capacity)))
         self._keys = np.full(slots, _EMPTY, np.int64)
         self._slots = np.empty(slots, np.int32)
