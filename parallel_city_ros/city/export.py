@@ -240,9 +240,9 @@ def write_geojson(city: City, path: str | Path) -> Export:
     """The buildings as GeoJSON, RFC 7946, that `read_geojson` reads as the same prisms.
 
     A body with a roof's shape becomes the prism around it. Properties are those of OpenStreetMap;
-    `height:source` says where a height comes from. A height of storeys is written as such. One
-    that is assumed is left out if a reader will assume the same; else it is written as storeys,
-    so that it is never taken for measured.
+    `height:source` says where a height comes from. A height of storeys is written as such. Those
+    that are assumed are left out if a reader will assume the same; else they are written as
+    storeys, so that none is ever taken for measured.
 
     Raises
     ------
@@ -258,28 +258,37 @@ def write_geojson(city: City, path: str | Path) -> Export:
     if not prisms:
         raise CityFileError(f"{city.name}: holds no buildings with an outline, which is what "
                             "GeoJSON can say; export .bt, .ply or .glb")
-    known = [b.top_z for b in prisms if b.source is not HeightSource.ASSUMED]
-    assumed = max(MIN_ASSUMED_HEIGHT_M, round(median(known), 1) if known else 0.0)
+    guessed = [b for b in prisms if b.source is HeightSource.ASSUMED]
+    if all(b.top_z == _what_is_assumed(prisms) for b in guessed):
+        guessed = []
     frame = city.frame
     collection = {
         "type": "FeatureCollection", "name": city.name, "attribution": city.attribution,
         "origin": [frame.longitude_deg, frame.latitude_deg, frame.altitude_m],
-        "features": [_feature(b, frame, assumed) for b in prisms]}
+        "features": [_feature(b, frame, bool(guessed)) for b in prisms]}
     features = ",\n".join(json.dumps(f, ensure_ascii=False) for f in collection.pop("features"))
     head = json.dumps(collection, ensure_ascii=False)[:-1]
     write_atomically(path, f'{head}, "features": [\n{features}\n]}}\n')
     return Export(files=(Path(path),), counts={"features": len(prisms)},
-                  lost=_lost_in_geojson(city, prisms, around, assumed))
+                  lost=_lost_in_geojson(city, around, len(guessed)))
 
 
-def _feature(building: Building, frame, assumed: float) -> dict:
+def _what_is_assumed(prisms) -> float:
+    """The height that `read_geojson` will assume, to the last bit."""
+    known = [b.top_z if b.source is HeightSource.MEASURED
+             else b.top_z / METRES_PER_LEVEL * METRES_PER_LEVEL
+             for b in prisms if b.source is not HeightSource.ASSUMED]
+    return max(MIN_ASSUMED_HEIGHT_M, round(median(known), 1) if known else 0.0)
+
+
+def _feature(building: Building, frame, guesses: bool) -> dict:
     properties = {"building": "yes" if building.kind == "building" else building.kind,
                   "height:source": building.source.value}
     if building.is_part:
         properties["building:part"] = "yes"
     if building.source is HeightSource.MEASURED:
         properties["height"] = building.top_z
-    elif building.source is HeightSource.LEVELS or building.top_z != assumed:
+    elif building.source is HeightSource.LEVELS or guesses:
         properties["building:levels"] = building.top_z / METRES_PER_LEVEL
     if building.base_z > 0:
         properties["min_height"] = building.base_z
@@ -317,8 +326,7 @@ def _around(solid: Solid, ground: Ground) -> Building | None:
                     kind=solid.kind)
 
 
-def _lost_in_geojson(city, prisms, around, assumed) -> tuple[str, ...]:
-    guessed = sum(b.source is HeightSource.ASSUMED and b.top_z != assumed for b in prisms)
+def _lost_in_geojson(city, around, guessed: int) -> tuple[str, ...]:
     under = len(city.solids) - len(around)
     raised = sum(b.ground_z is not None for b in city.buildings)
     said = (
@@ -352,7 +360,13 @@ def _ply(city, grid, path) -> Export:
 
 
 def _glb(city, grid, path) -> Export:
-    return Export(files=(path,), counts=write_glb(grid, path), lost=_lost_in_voxels(grid))
+    lost = _lost_in_voxels(grid)
+    if float(np.float32(grid.resolution)) != grid.resolution:
+        reach = np.abs(grid.origin) + np.array(grid.shape) * grid.resolution
+        lost += (f"up to {1000 * float(np.spacing(np.float32(reach.max()))):.2g} mm in programs "
+                 "that reckon meshes in single precision, so that a voxel's neighbour may be "
+                 "touched: choose a resolution such as 0.5, 1 or 2 m",)
+    return Export(files=(path,), counts=write_glb(grid, path), lost=lost)
 
 
 def _bt(city, grid, path) -> Export:
