@@ -124,6 +124,36 @@ def _read_areas(path: Path) -> tuple[list[Area], int]:
     return areas, skipped
 
 
+def read_tagged_areas(path: str | Path, keys: list[str]) -> list[Area]:
+    """Closed ways and multipolygons that have one of the keys.
+
+    Raises
+    ------
+    CityFileError
+        If the file is missing or is no OpenStreetMap data.
+    """
+    path = require_file(path)
+    factory = osmium.geom.WKBFactory()
+    areas = []
+    try:
+        wanted = osmium.filter.KeyFilter(*keys)
+        for area in osmium.FileProcessor(
+                osmium.io.File(str(path), _format(path))).with_areas(wanted):
+            if not isinstance(area, osmium.osm.Area) or not any(k in area.tags for k in keys):
+                continue
+            try:
+                polygon = shapely.from_wkb(factory.create_multipolygon(area), on_invalid="raise")
+            except (RuntimeError, shapely.errors.GEOSException):
+                continue
+            kind = "way" if area.from_way() else "relation"
+            areas.append(Area(f"{kind}/{area.orig_id()}", {t.k: t.v for t in area.tags}, polygon,
+                              is_part=False))
+    except (RuntimeError, OSError, ValueError) as error:
+        raise CityFileError(f"{path}: cannot be read as OpenStreetMap data ({error}); the file is "
+                            "cut off or of another kind") from error
+    return areas
+
+
 def require_file(path: str | Path) -> Path:
     """Raises CityFileError if there is no such file."""
     path = Path(path)

@@ -57,6 +57,20 @@ class Ground:
         return ((1 - p) * ((1 - q) * h[i, j] + q * h[i, j1])
                 + p * ((1 - q) * h[i1, j] + q * h[i1, j1]))
 
+    def range_within(self, bounds) -> tuple[float, float]:
+        """Lowest and highest z within (min east, min north, max east, max north), metres.
+
+        Of the nodes around: the ground between them is no lower and no higher.
+        """
+        if self.is_flat:
+            return float(self.heights[0, 0]), float(self.heights[0, 0])
+        top = np.array(self.heights.shape) - 1
+        nodes = (np.array(bounds, float).reshape(2, 2) - self.origin) / self.cell
+        (i0, j0), (i1, j1) = (np.clip(v, 0, top).astype(int)
+                              for v in (np.floor(nodes[0]), np.ceil(nodes[1])))
+        part = self.heights[i0:i1 + 1, j0:j1 + 1]
+        return float(part.min()), float(part.max())
+
     def in_voxels(self, origin, resolution: float):
         """heights, x, y, cell in voxel units of a grid: what `rasterise` takes."""
         return (np.ascontiguousarray((self.heights - origin[2]) / resolution),

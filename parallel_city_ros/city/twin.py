@@ -118,6 +118,10 @@ class Twin:
         self.events[event.event_id] = event
         return self._update(event, old)
 
+    def remove(self, event_id: str) -> GridUpdate:
+        """Free the air of one event. Raises KeyError if there is none of that name."""
+        return self._update(self.events.pop(event_id))
+
     def remove_expired(self, now_s: float) -> list[GridUpdate]:
         """Free the air of events that have ended."""
         ended = [e for e in self.events.values() if e.expires_s <= now_s]
