@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, time, timedelta
+from datetime import datetime, time, timedelta, timezone
 from enum import Enum
 from pathlib import Path
 
@@ -66,7 +67,7 @@ class TimeWindow:
     def active(self, at: datetime) -> bool:
         if (self.start and at < self.start) or (self.end and at >= self.end):
             return False
-        at = at.astimezone(UTC)
+        at = at.astimezone(timezone.utc)
         if self.hours is None:
             return at.weekday() in self.days
         begins, ends = self.hours
@@ -198,16 +199,21 @@ def _horizontal(projection, frame):
     return _project(shapely.from_geojson(json.dumps(projection)), frame)
 
 
+def _plain(text) -> str:
+    """As Python 3.10 reads it: no Z, no fractions of a second."""
+    return re.sub(r"\.\d+", "", str(text)).replace("Z", "+00:00")
+
+
 def _moment(text) -> datetime | None:
     if not text:
         return None
-    moment = datetime.fromisoformat(str(text).replace("Z", "+00:00"))
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    moment = datetime.fromisoformat(_plain(text))
+    return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
 
 
 def _hour(text) -> time:
     """'07:00Z', '07:00:00.00+02:00' → time of day in UTC."""
-    moment = time.fromisoformat(str(text).replace("Z", "+00:00"))
+    moment = time.fromisoformat(_plain(text))
     shift = moment.utcoffset() or timedelta()
     return (datetime(2000, 1, 2, moment.hour, moment.minute, moment.second) - shift).time()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 
 import numpy as np
 from nav_msgs.msg import OccupancyGrid
@@ -18,6 +19,7 @@ from parallel_city_ros.city.osm import helsinki_file
 from parallel_city_ros.city.readers import read_city
 from parallel_city_ros.city.twin import Twin
 from parallel_city_ros.city.voxels import voxelise
+from parallel_city_ros.city.zones import EVENT_PREFIX, closures, read_zones
 from parallel_city_ros.errors import ConfigError
 from parallel_city_ros.nodes import conversions, parameters, qos
 from parallel_city_ros.nodes.runtime import CityNode, run
@@ -35,6 +37,8 @@ class TwinConfig:
     terrain_file: str = setting("", "file of the ground; '': as city_file has it")
     canopy_file: str = setting("", "file of the trees' heights; '': as city_file has them")
     read: ReadOptions = field(default_factory=ReadOptions)
+    zones_file: str = setting("", "no-fly zones, ED-269 or GeoJSON, several separated by commas; "
+                                  "'': none")
     resolution: float = setting(2.0, "m, edge of a voxel", above=0)
     margin: float = setting(20.0, "m, free border around the built area", low=0)
     assumed_margin: float = setting(0.0, "m, added to buildings whose height is assumed", low=0)
@@ -59,6 +63,9 @@ class TwinMapServer(CityNode):
         self._epoch = uuid.uuid4().hex
         self._twin = Twin(voxelise(city, config.resolution, config.margin,
                                    config.assumed_margin))
+        self._zones = [zone for name in config.zones_file.split(",") if name.strip()
+                       for zone in read_zones(name.strip(), city.frame)]
+        self._heed_zones()
         self._memory = None
         if config.state_folder:
             self._memory = EventMemory(config.state_folder, self._twin.base.map_hash)
@@ -119,6 +126,18 @@ class TwinMapServer(CityNode):
             self.get_logger().info(f"{len(standing)} events of an earlier run stand again, from "
                                    f"{self._memory.file}")
 
+    def _heed_zones(self):
+        """Close the air of zones that begin, free that of zones that end; the updates."""
+        grid = self._twin.base
+        extent = (*grid.origin[:2],
+                  *(grid.origin[:2] + np.array(grid.shape[:2]) * grid.resolution))
+        now = datetime.fromtimestamp(self._now_s(), timezone.utc)
+        active = {event.event_id: event for event in closures(
+            self._zones, extent, grid.terrain, now)}
+        standing = {name for name in self._twin.events if name.startswith(EVENT_PREFIX)}
+        return [*(self._twin.remove(name) for name in standing - active.keys()),
+                *(self._twin.add(active[name]) for name in active.keys() - standing)]
+
     def _publish_whole(self):
         """What is latched, for whoever joins later."""
         grid, stamp = self._twin.grid, self._stamp()
@@ -138,14 +157,15 @@ class TwinMapServer(CityNode):
                 update, self._stamp(), self._epoch))
         if updates and self._memory is not None:
             try:
-                self._memory.save(self._twin.events.values())
+                self._memory.save(event for name, event in self._twin.events.items()
+                                  if not name.startswith(EVENT_PREFIX))
             except ConfigError as error:    # the map is right; only a restart would forget
                 self.get_logger().error(str(error))
 
     def _look(self):
         if not self.active:
             return
-        self._publish(self._twin.remove_expired(self._now_s()))
+        self._publish([*self._twin.remove_expired(self._now_s()), *self._heed_zones()])
         if self._shown != self._twin.grid.map_update:
             self._publish_whole()
 

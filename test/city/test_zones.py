@@ -1,7 +1,7 @@
 """Zones from ED-269, GeoJSON and OpenStreetMap, their times, and the air that they close."""
 
 import json
-from datetime import UTC, datetime, time
+from datetime import datetime, time, timezone
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ from parallel_city_ros.errors import CityFileError
 from parallel_city_ros.geo import LocalFrame
 
 FRAME = LocalFrame(60.16, 24.93, 5.0)
-NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)       # a Tuesday
+NOON = datetime(2026, 11, 24, 12, 0, tzinfo=timezone.utc)       # a Tuesday
 
 
 def ring(east, north, size=100.0):
@@ -82,7 +82,7 @@ def test_times(tmp_path):
     assert not night.active(NOON.replace(hour=4)) and not night.active(NOON)
 
 
-@given(st.datetimes(timezones=st.just(UTC)))
+@given(st.datetimes(timezones=st.just(timezone.utc)))
 def test_a_zone_without_times_always_holds(at):
     assert Zone(zone_id="z", kind=ZoneKind.NO_FLY, polygon=shapely.box(0, 0, 1, 1)).active(at)
     assert TimeWindow().active(at)

@@ -1,5 +1,6 @@
 """Map server and planner as others see them: feedback, cancel, pre-emption, events, restarts."""
 
+import json
 import threading
 import time
 
@@ -181,6 +182,28 @@ def test_a_killed_map_server_comes_back_with_the_same_map_and_its_events(running
     after = running.client.map.grid
     assert after is not before and after.map_hash == before.map_hash
     assert np.array_equal(after.voxels(), before.voxels())
+
+
+def test_no_fly_zones_close_their_air(running, tmp_path):
+    frame = running.client.map.grid.frame
+    corners = [frame.to_wgs84((x, y, 0.0)) for x, y in (
+        (400, 400), (460, 400), (460, 460), (400, 460), (400, 400))]
+    zones = tmp_path / "zones.json"
+    zones.write_text(json.dumps({"features": [{
+        "identifier": "P1", "restriction": "PROHIBITED", "geometry": [{
+            "upperLimit": 90, "upperVerticalReference": "AGL", "lowerLimit": 0,
+            "lowerVerticalReference": "AGL", "horizontalProjection": {
+                "type": "Polygon", "coordinates": [[[lon, lat] for lat, lon, _ in corners]]}}]}]}))
+    before = running.client.map.grid
+    running.kill("twin_map_server")
+    running.start_twin(zones_file=str(zones))
+    deadline = time.monotonic() + 60.0
+    while running.client.map.grid is before and time.monotonic() < deadline:
+        running.processes.check()
+        time.sleep(0.05)
+    grid = running.client.map.grid
+    assert grid.map_hash == before.map_hash
+    assert grid.is_occupied([430.0, 430.0, 85.0]) and not grid.is_occupied([430.0, 430.0, 95.0])
 
 
 def test_a_killed_planner_is_noticed_and_can_be_replaced(running, task):
