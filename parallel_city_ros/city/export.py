@@ -27,6 +27,7 @@ from parallel_city_ros.errors import CityFileError, ConfigError
 from parallel_city_ros.files import write_atomically
 
 DEGREE_DIGITS = 10      # 0.01 mm: less than what decides whether a voxel is touched
+LEAST_M = 0.001         # of a height that is written
 EXACT_FLOAT32 = 1 << 24     # whole numbers up to it are exact
 CONCRETE = (0.76, 0.72, 0.66, 1.0)
 
@@ -254,7 +255,8 @@ def write_geojson(city: City, path: str | Path) -> Export:
                             "where the zero of its metres is with --origin")
     ground = ground_of(city)
     around = [prism for solid in city.solids if (prism := _around(solid, ground)) is not None]
-    prisms = [b for b in city.buildings if shapely.area(b.footprint) > 0] + around
+    prisms = [b for b in (*city.buildings, *around)
+              if shapely.area(b.footprint) > 0 and b.top_z > LEAST_M]
     if not prisms:
         raise CityFileError(f"{city.name}: holds no buildings with an outline, which is what "
                             "GeoJSON can say; export .bt, .ply or .glb")
@@ -290,7 +292,7 @@ def _feature(building: Building, frame, guesses: bool) -> dict:
         properties["height"] = building.top_z
     elif building.source is HeightSource.LEVELS or guesses:
         properties["building:levels"] = building.top_z / METRES_PER_LEVEL
-    if building.base_z > 0:
+    if building.base_z > LEAST_M:
         properties["min_height"] = building.base_z
     outline = shapely.MultiPolygon(_outlines(building.footprint))
     outline = outline.geoms[0] if len(outline.geoms) == 1 else outline
