@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -41,11 +42,13 @@ class Export:
     lost: tuple[str, ...] = ()
 
 
-def export(city: City, grid: VoxelGrid, path: str | Path) -> Export:
+def export(city: City, grid: VoxelGrid | None, path: str | Path) -> Export:
     """Write a city or its twin in the format that the file's name ends in.
 
     .sdf of prisms on flat ground, and .geojson, are written from the city; .ply, .glb, .bt and
     other .sdf are the voxels of the grid. Nothing is half written.
+
+    grid : the city voxelised; None will do where `takes_voxels` says so
 
     Raises
     ------
@@ -56,11 +59,30 @@ def export(city: City, grid: VoxelGrid, path: str | Path) -> Export:
     """
     path = Path(path)
     write = FORMATS[ending_of(path, FORMATS)]
-    try:
+    with writing(path):
         return write(city, grid, path)
+
+
+@contextmanager
+def writing(path: str | Path):
+    """Within it, what the system says against writing a file becomes a CityFileError."""
+    try:
+        yield
     except OSError as error:
         raise CityFileError(f"{path}: cannot be written ({error.strerror}); make its folder, or "
                             "name another file") from error
+
+
+def takes_voxels(city: City, ending: str) -> bool:
+    """Whether `export` of a city in this format writes voxels."""
+    return ending != ".geojson" and not (ending == ".sdf" and is_plain(city))
+
+
+def difference(grid: VoxelGrid, again: VoxelGrid) -> tuple[int, int]:
+    """How many voxels a grid of the same frame and resolution lacks, and has besides."""
+    shift = np.round((grid.origin - again.origin) / grid.resolution).astype(np.int64)
+    return (int(np.count_nonzero(~again.holds(grid.voxels() + shift))),
+            int(np.count_nonzero(~grid.holds(again.voxels() - shift))))
 
 
 def ending_of(path: str | Path, known) -> str:
@@ -393,3 +415,4 @@ def _lost_in_voxels(grid: VoxelGrid) -> tuple[str, ...]:
 
 FORMATS: dict[str, Callable[[City, VoxelGrid, Path], Export]] = {
     ".sdf": _sdf, ".ply": _ply, ".glb": _glb, ".bt": _bt, ".geojson": _geojson}
+READABLE = tuple(ending for ending in FORMATS if ending != ".sdf")      # by `read_city`
