@@ -1,79 +1,143 @@
 """OpenStreetMap files (.osm, .osm.pbf) through pyosmium.
 
-Tags follow the OSM wiki's "Simple 3D Buildings": `height`, `min_height`,
+Tags follow the OSM wiki's "Simple 3D Buildings": `height`, `min_height`, `roof:height`,
 `building:levels`, `building:min_level`, and `building:part` areas, which replace the
-outline they lie in.
+outline they lie in. Trees, masts and the like (`OBSTACLES`) stand too, but are not counted
+as buildings.
 """
 
 from __future__ import annotations
 
 import math
 import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from statistics import median
 
+import numpy as np
 import osmium
 import shapely
 from shapely.strtree import STRtree
 
 from parallel_city_ros.city.model import Building, City, HeightSource
+from parallel_city_ros.city.options import UNTOLD, ReadOptions
 from parallel_city_ros.errors import CityFileError
 from parallel_city_ros.geo import LocalFrame
 
 ATTRIBUTION = "© OpenStreetMap contributors, ODbL"
 METRES_PER_LEVEL = 3.2      # storey of a European town house, slab included
 MAX_HEIGHT_M = 1000.0       # no building is higher; a larger value is a typing error
+MAX_LEVELS = 250
 MIN_ASSUMED_HEIGHT_M = 12.0
 KEEP_REMAINDER_M2 = 4.0     # an outline's rest smaller than this is a drawing inaccuracy
 
-_NUMBER = re.compile(r"^\s*([0-9]+(?:[.,][0-9]+)?)\s*(m|meter|metre|metres|ft|feet|')?\s*$")
-_FEET_INCHES = re.compile(r"^\s*(\d+)\s*'\s*(?:(\d+)\s*\"\s*)?$")
+HEIGHT_TAGS = ("height", "building:height", "est_height")
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    """What stands without being a building, where its tags say no more.
+
+    height, width : metres, on the high side of what is usual; a tree's crown is half as wide as
+        the tree is high
+    """
+
+    kind: str
+    height: float
+    width: float
+
+
+OBSTACLES = {
+    ("natural", "tree"): Obstacle("tree", 15.0, 7.5),
+    ("natural", "tree_row"): Obstacle("tree", 15.0, 7.5),
+    ("man_made", "tower"): Obstacle("tower", 30.0, 8.0),
+    ("man_made", "mast"): Obstacle("mast", 30.0, 3.0),
+    ("man_made", "chimney"): Obstacle("chimney", 50.0, 6.0),
+    ("man_made", "crane"): Obstacle("crane", 60.0, 30.0),
+    ("man_made", "water_tower"): Obstacle("water_tower", 40.0, 16.0),
+    ("man_made", "communications_tower"): Obstacle("communications_tower", 150.0, 20.0),
+    ("power", "tower"): Obstacle("power_tower", 40.0, 12.0),
+}
+OBSTACLE_OF_KIND = {o.kind: o for o in OBSTACLES.values()}
+SMALLEST_CROWN_M = 3.0
+CIRCLE_SIDES = 16
+
+_UNITS = {"": 1.0, "m": 1.0, "meter": 1.0, "meters": 1.0, "metre": 1.0, "metres": 1.0, "м": 1.0,
+          "cm": 0.01, "km": 1000.0, "ft": 0.3048, "feet": 0.3048, "foot": 0.3048, "'": 0.3048}
+_NUMBER = r"(\d+(?:[.,]\d+)?)"
+_LENGTH = re.compile(rf"{_NUMBER}\s*({'|'.join(sorted(filter(None, _UNITS), reverse=True))})?")
+_FEET_INCHES = re.compile(rf"(\d+)\s*(?:'|ft|feet|foot)\s*{_NUMBER}\s*(?:\"|''|in|inch|inches)")
+_ABOUT = re.compile(r"^\s*(?:~|≈|<|ca\.?|c\.|circa|about|approx\.?)\s*", re.IGNORECASE)
+_RANGE = re.compile(r"(?<=[\d\w'\"])\s*(?:-|–|—|\bto\b)\s*(?=\d)")
 
 
 def parse_length_m(text: str | None) -> float | None:
-    """'12', '12.5 m', '40 ft' or 7'6" in metres; None for anything else or absurd."""
-    if not text:
-        return None
-    if match := _FEET_INCHES.match(text):
-        value = (int(match[1]) + int(match[2] or 0) / 12) * 0.3048
-    elif match := _NUMBER.match(text.lower()):
-        value = float(match[1].replace(",", "."))
-        if match[2] in ("ft", "feet", "'"):
-            value *= 0.3048
-    else:
-        return None
-    return value if 0 <= value <= MAX_HEIGHT_M else None
+    """'12', '12.5 m', '40 ft' or 7'6" in metres; None for anything else or absurd.
+
+    Of a list ('10;12') or a range ('10-12') the largest.
+    """
+    return _largest(text, _length, MAX_HEIGHT_M)
 
 
 def parse_levels(text: str | None) -> float | None:
-    """A number of storeys; None for anything else or absurd."""
-    try:
-        levels = float(text.replace(",", ".")) if text else math.nan
-    except ValueError:
-        return None
-    return levels if 0 <= levels <= 250 else None
+    """A number of storeys, as `parse_length_m`; None for anything else or absurd."""
+    return _largest(text, _plain_number, MAX_LEVELS)
+
+
+def _largest(text, parse: Callable[[str, str], float | None], most: float) -> float | None:
+    values = []
+    for entry in (text or "").lower().split(";"):
+        ends = _RANGE.split(_ABOUT.sub("", entry).strip())
+        found = [parse(end, ends[-1]) for end in ends[:2]]
+        if len(ends) <= 2 and None not in found:
+            values.append(max(found))
+    return max(values) if values and max(values) <= most else None
+
+
+def _length(text: str, last: str) -> float | None:
+    """last : the other end of a range, which may bear the unit of both"""
+    if match := _FEET_INCHES.fullmatch(text):
+        return (int(match[1]) + _decimal(match[2]) / 12) * 0.3048
+    if match := _LENGTH.fullmatch(text):
+        unit = match[2] or ((other := _LENGTH.fullmatch(last)) and other[2]) or ""
+        return _decimal(match[1]) * _UNITS[unit]
+    return None
+
+
+def _plain_number(text: str, _) -> float | None:
+    return _decimal(text) if re.fullmatch(_NUMBER, text) else None
+
+
+def _decimal(text: str) -> float:
+    return float(text.replace(",", "."))
 
 
 @dataclass
 class Area:
-    """A closed outline with the tags of OpenStreetMap, whatever file it came from.
+    """An outline with the tags of OpenStreetMap, whatever file it came from.
 
-    polygon : in longitude and latitude, degrees; `assemble` projects it
+    polygon : in longitude and latitude, degrees, or as `assemble` is told; of an obstacle also a
+        point or a line
+    kind : building, or one of `OBSTACLES`
     """
 
     area_id: str
     tags: dict[str, str]
     polygon: shapely.Geometry
     is_part: bool
+    kind: str = "building"
 
 
 def _height(tags) -> tuple[float | None, HeightSource]:
-    if height := parse_length_m(tags.get("height") or tags.get("building:height")):
-        return height, HeightSource.MEASURED
+    for key in HEIGHT_TAGS:
+        if height := parse_length_m(tags.get(key)):
+            return height, HeightSource.MEASURED
     if levels := parse_levels(tags.get("building:levels")):
-        levels += parse_levels(tags.get("roof:levels")) or 0.0
+        levels += max(parse_levels(tags.get("roof:levels")) or 0.0,
+                      (parse_length_m(tags.get("roof:height")) or 0.0) / METRES_PER_LEVEL)
         return levels * METRES_PER_LEVEL, HeightSource.LEVELS
     return None, HeightSource.ASSUMED
 
@@ -83,6 +147,18 @@ def _base(tags) -> float:
     if base is None:
         base = (parse_levels(tags.get("building:min_level")) or 0.0) * METRES_PER_LEVEL
     return base
+
+
+def _is_no_height(tags) -> str | None:
+    """The tag that should say how high something is and says nothing of use."""
+    said = [(key, parse_length_m) for key in HEIGHT_TAGS] + [("building:levels", parse_levels)]
+    for key, parse in said:
+        if tags.get(key) and not parse(tags[key]):
+            return f"{key}={tags[key]}"
+    return None
+
+
+# --- files ------------------------------------------------------------------------------------
 
 
 def is_pbf(head: bytes) -> bool:
@@ -101,31 +177,36 @@ def _format(path: Path) -> str:
     return "pbf" if is_pbf(head) else "osm" if is_xml(head) else ""
 
 
-def _read_areas(path: Path) -> tuple[list[Area], int]:
-    """Building areas in longitude and latitude, and how many had no valid outline."""
-    factory = osmium.geom.WKBFactory()
-    areas, skipped = [], 0
-    keys = osmium.filter.KeyFilter("building", "building:part")
-    for area in osmium.FileProcessor(osmium.io.File(str(path), _format(path))).with_areas(keys):
-        if not isinstance(area, osmium.osm.Area):
+def _objects(path: Path, keys: Sequence[str]) -> Iterator[tuple[str, dict[str, str], object]]:
+    """Id, tags and geometry in degrees of what has one of the keys, but for bare relations.
+
+    Closed ways are the area in them; the geometry is None where that is not valid.
+    """
+    factory, wanted = osmium.geom.WKBFactory(), osmium.filter.KeyFilter(*keys)
+    processor = osmium.FileProcessor(osmium.io.File(str(path), _format(path)))
+    for found in processor.with_areas(wanted).with_filter(wanted):
+        shape = None
+        if isinstance(found, osmium.osm.Area):
+            name = f"{'way' if found.from_way() else 'relation'}/{found.orig_id()}"
+            try:
+                shape = shapely.from_wkb(factory.create_multipolygon(found), on_invalid="raise")
+            except (RuntimeError, shapely.errors.GEOSException):
+                pass
+        elif isinstance(found, osmium.osm.Node):
+            name, shape = f"node/{found.id}", shapely.Point(found.lon, found.lat)
+        elif isinstance(found, osmium.osm.Way) and not found.is_closed():
+            # an extract may lack the far end of a way that leaves it
+            corners = [(n.lon, n.lat) for n in found.nodes if n.location.valid()]
+            if len(corners) < 2:
+                continue
+            name, shape = f"way/{found.id}", shapely.LineString(corners)
+        else:
             continue
-        tags = {tag.k: tag.v for tag in area.tags}
-        part = tags.get("building:part", "no")
-        if tags.get("building", "no") == "no" and part == "no":
-            continue
-        try:
-            polygon = shapely.from_wkb(factory.create_multipolygon(area), on_invalid="raise")
-        except (RuntimeError, shapely.errors.GEOSException):
-            skipped += 1
-            continue
-        kind = "way" if area.from_way() else "relation"
-        areas.append(Area(f"{kind}/{area.orig_id()}", tags, polygon,
-                          is_part=tags.get("building", "no") == "no"))
-    return areas, skipped
+        yield name, {tag.k: tag.v for tag in found.tags}, shape
 
 
-def read_tagged_areas(path: str | Path, keys: list[str]) -> list[Area]:
-    """Closed ways and multipolygons that have one of the keys.
+def read_tagged(path: str | Path, keys: Sequence[str]) -> list[Area]:
+    """Points, lines and areas that have one of the keys.
 
     Raises
     ------
@@ -133,25 +214,48 @@ def read_tagged_areas(path: str | Path, keys: list[str]) -> list[Area]:
         If the file is missing or is no OpenStreetMap data.
     """
     path = require_file(path)
-    factory = osmium.geom.WKBFactory()
-    areas = []
     try:
-        wanted = osmium.filter.KeyFilter(*keys)
-        for area in osmium.FileProcessor(
-                osmium.io.File(str(path), _format(path))).with_areas(wanted):
-            if not isinstance(area, osmium.osm.Area) or not any(k in area.tags for k in keys):
-                continue
-            try:
-                polygon = shapely.from_wkb(factory.create_multipolygon(area), on_invalid="raise")
-            except (RuntimeError, shapely.errors.GEOSException):
-                continue
-            kind = "way" if area.from_way() else "relation"
-            areas.append(Area(f"{kind}/{area.orig_id()}", {t.k: t.v for t in area.tags}, polygon,
-                              is_part=False))
+        return [Area(name, tags, shape, is_part=False)
+                for name, tags, shape in _objects(path, keys) if shape is not None]
     except (RuntimeError, OSError, ValueError) as error:
-        raise CityFileError(f"{path}: cannot be read as OpenStreetMap data ({error}); the file is "
-                            "cut off or of another kind") from error
-    return areas
+        raise CityFileError(
+            f"{path}: cannot be read as OpenStreetMap data ({error}); the file is cut off or of "
+            "another kind, download or export it again as .osm or .osm.pbf") from error
+
+
+def read_tagged_areas(path: str | Path, keys: Sequence[str]) -> list[Area]:
+    """`read_tagged` without points and lines."""
+    return [a for a in read_tagged(path, keys) if a.polygon.geom_type == "MultiPolygon"]
+
+
+def _read_areas(path: Path) -> tuple[list[Area], list[Area], int]:
+    """Buildings, obstacles, and how many of both had no valid outline."""
+    keys = ("building", "building:part", *dict.fromkeys(key for key, _ in OBSTACLES))
+    areas, obstacles, skipped = [], [], 0
+    for name, tags, shape in _objects(path, keys):
+        building = tags.get("building", "no") != "no"
+        if building or tags.get("building:part", "no") != "no":
+            if shape is None:
+                skipped += 1
+            elif shape.geom_type == "MultiPolygon":
+                areas.append(Area(name, tags, shape, is_part=not building))
+            continue
+        kind = next((o.kind for (key, value), o in OBSTACLES.items()
+                     if tags.get(key) == value), None)
+        if kind is None or _is_underground(tags):
+            continue
+        if shape is None:
+            skipped += 1
+            continue
+        if tags.get("natural") == "tree_row" and shape.geom_type == "MultiPolygon":
+            shape = shape.boundary      # of a row that ends where it begins
+        obstacles.append(Area(name, tags, shape, is_part=False, kind=kind))
+    return areas, obstacles, skipped
+
+
+def _is_underground(tags) -> bool:
+    layer = re.fullmatch(r"-\d+(\.\d+)?", tags.get("layer", "").strip())
+    return layer is not None or tags.get("location") in ("underground", "underwater")
 
 
 def require_file(path: str | Path) -> Path:
@@ -178,11 +282,15 @@ def helsinki_file() -> Path:
                             "type make setup, or give a city file of your own") from error
 
 
-def read_osm(path: str | Path) -> City:
-    """Read the buildings of an OpenStreetMap extract.
+def read_osm(path: str | Path, options: ReadOptions = UNTOLD,
+             frame: LocalFrame | None = None) -> City:
+    """Read the buildings and obstacles of an OpenStreetMap extract.
 
-    The frame's origin is the south-west corner of the built area, so that the map lies
-    in positive coordinates. Without terrain the ground is flat at z = 0.
+    Without terrain the ground is flat at z = 0.
+
+    options : height_attribute is a tag that counts before the usual ones
+    frame : local frame to read into; None: its origin is the south-west corner of the built
+        area, so that the map lies in positive coordinates
 
     Raises
     ------
@@ -191,7 +299,7 @@ def read_osm(path: str | Path) -> City:
     """
     path = require_file(path)
     try:
-        areas, skipped = _read_areas(path)
+        areas, obstacles, skipped = _read_areas(path)
     except (RuntimeError, OSError, ValueError) as error:
         raise CityFileError(
             f"{path}: cannot be read as OpenStreetMap data ({error}); the file is cut off or of "
@@ -200,20 +308,49 @@ def read_osm(path: str | Path) -> City:
         raise CityFileError(
             f"{path}: holds no buildings (no closed way or multipolygon with a 'building' tag); "
             "choose an extract that covers a built-up area")
-    lon0, lat0, _, _ = shapely.total_bounds([a.polygon for a in areas])
-    return assemble(path.name, LocalFrame(float(lat0), float(lon0)), areas, skipped, ATTRIBUTION)
+    notes = []
+    if name := options.height_attribute:
+        if not any(name in a.tags for a in areas):
+            notes.append(f"no building has the tag {name!r}: heights are of the usual ones")
+        for area in (*areas, *obstacles):
+            if name in area.tags:
+                area.tags["height"] = area.tags[name]
+    if frame is None:
+        lon0, lat0, _, _ = shapely.total_bounds([a.polygon for a in areas])
+        frame = LocalFrame(float(lat0), float(lon0))
+    return assemble(path.name, frame, areas, skipped, ATTRIBUTION, obstacles=obstacles,
+                    notes=notes)
 
 
-def assemble(name: str, frame: LocalFrame, areas: list[Area], skipped: int,
-             attribution: str) -> City:
+# --- the city that stands on outlines ---------------------------------------------------------
+
+
+def assemble(name: str, frame: LocalFrame, areas: list[Area], skipped: int, attribution: str,
+             obstacles: Sequence[Area] = (), notes: Sequence[str] = (),
+             to_enu: Callable | None = None, crs: str = "EPSG:4326") -> City:
     """The city that stands on these areas: heights from tags, parts in place of outlines.
 
     skipped : areas of the file that could not be used, for the record
+    obstacles : what stands and is not counted as a building
+    to_enu : x, y of the areas → (N, 3) ENU metres; None: they are in degrees
     """
-    for area in areas:
-        polygon = shapely.transform(
-            area.polygon, lambda c: frame.to_enu(c[:, 1], c[:, 0])[:, :2])
-        area.polygon = polygon if polygon.is_valid else shapely.make_valid(polygon)
+    notes = list(notes)
+    project = to_enu or (lambda lon, lat: frame.to_enu(lat, lon))
+    mended = 0
+    for area in (*areas, *obstacles):
+        area.polygon = shapely.transform(area.polygon, lambda c: project(c[:, 0], c[:, 1])[:, :2])
+        if not area.polygon.is_valid:
+            area.polygon = mend(area.polygon)
+            mended += 1
+    if mended:
+        notes.append(f"{mended:,} outlines cross themselves: mended")
+    areas, doubled = _without_doubles(areas)
+    if doubled:
+        notes.append(f"{doubled:,} outlines are there twice: one of each stands")
+    odd = [f"{tag} of {a.area_id}" for a in (*areas, *obstacles)
+           if (tag := _is_no_height(a.tags)) is not None]
+    if odd:
+        notes.append(f"{len(odd):,} heights are none, such as {odd[0]}: taken as not known")
     known = [h for h, _ in (_height(a.tags) for a in areas) if h is not None]
     assumed = max(MIN_ASSUMED_HEIGHT_M, round(median(known), 1) if known else 0.0)
     parts = [a for a in areas if a.is_part]
@@ -236,10 +373,62 @@ def assemble(name: str, frame: LocalFrame, areas: list[Area], skipped: int,
             base = 0.0
         buildings.append(Building(building_id=area.area_id, footprint=footprint, base_z=base,
                                   top_z=top, source=source, is_part=area.is_part))
+    standing = [_obstacle(area) for area in obstacles]
+    if standing:
+        notes.append(_obstacles_in_words(standing))
     x0, y0, x1, y1 = shapely.total_bounds([a.polygon for a in areas])
     return City(
         name=name, frame=frame, extent=(float(x0), float(y0), float(x1), float(y1)),
-        buildings=tuple(buildings), n_buildings=len(areas) - len(parts),
+        buildings=(*buildings, *standing), n_buildings=len(areas) - len(parts),
         n_parts=sum(a.tags.get("building:part", "no") != "no" for a in areas),
-        n_skipped=skipped, assumed_height_m=assumed, attribution=attribution,
-        height_sources=counts)
+        n_skipped=skipped + doubled, assumed_height_m=assumed, attribution=attribution,
+        height_sources=counts, crs=crs, notes=tuple(notes))
+
+
+def mend(polygon):
+    """A valid polygon that covers what one that crosses itself encloses."""
+    return shapely.make_valid(polygon, method="structure", keep_collapsed=False)
+
+
+def _without_doubles(areas: list[Area]) -> tuple[list[Area], int]:
+    """Of areas of the same outline, to the centimetre, the one that says most, or the highest.
+
+    Parts of one outline may stand on each other: then they begin at different heights.
+    """
+    outlines = shapely.transform(np.array([a.polygon for a in areas], object),
+                                 lambda c: np.round(c, 2) + 0.0)    # no -0.0
+    first: dict[tuple, int] = {}
+    kept: list[Area] = []
+    for area, outline in zip(areas, shapely.to_wkb(shapely.normalize(outlines)), strict=True):
+        key = outline, area.is_part, _base(area.tags)
+        if key not in first:
+            first[key] = len(kept)
+            kept.append(area)
+        elif (_height(area.tags)[0] or 0.0) > (_height(kept[first[key]].tags)[0] or 0.0):
+            kept[first[key]] = area
+    return kept, len(areas) - len(kept)
+
+
+def _obstacle(area: Area) -> Building:
+    """A tree, mast or the like, from the ground up: round where the file has only a point."""
+    usual = OBSTACLE_OF_KIND[area.kind]
+    height, source = _height(area.tags)
+    top = usual.height if height is None else height
+    width = parse_length_m(area.tags.get("diameter_crown") or area.tags.get("diameter"))
+    if not width:
+        width = max(SMALLEST_CROWN_M, top / 2) if area.kind == "tree" else usual.width
+    footprint = area.polygon
+    if footprint.area == 0:
+        # sides that touch the circle from outside: nothing of it is lost
+        footprint = footprint.buffer(width / 2 / math.cos(math.pi / CIRCLE_SIDES),
+                                     quad_segs=CIRCLE_SIDES // 4)
+    return Building(building_id=area.area_id, footprint=footprint, base_z=0.0, top_z=top,
+                    source=source, kind=area.kind)
+
+
+def _obstacles_in_words(standing: list[Building]) -> str:
+    kinds = Counter(b.kind.replace("_", " ") for b in standing)
+    named = ", ".join(f"{n:,} {kind}{'s' * (n > 1)}" for kind, n in kinds.most_common())
+    assumed = sum(b.source is HeightSource.ASSUMED for b in standing)
+    return f"{named}: stand too, and are not counted as buildings" + (
+        f"; {assumed:,} of them at an assumed height" if assumed else "")

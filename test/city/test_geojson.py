@@ -17,6 +17,10 @@ SMALL_CITY = Path(__file__).parents[2] / "worlds" / "small_city.geojson"
 SQUARE = [[[25.0, 60.0], [25.001, 60.0], [25.001, 60.001], [25.0, 60.001], [25.0, 60.0]]]
 
 
+def moved(rings, degrees):
+    return [[[lon + degrees, lat] for lon, lat in ring] for ring in rings]
+
+
 def feature(properties=None, coordinates=SQUARE, kind="Polygon", **more):
     return {"type": "Feature", "properties": properties,
             "geometry": {"type": kind, "coordinates": coordinates}} | more
@@ -89,7 +93,7 @@ def test_a_bridge_hangs_and_a_part_replaces_its_outline(write):
 def test_what_lies_flat_is_no_obstacle_and_is_counted(write):
     city = read_geojson(write(
         feature({"height": 5}), feature({"leisure": "park"}), feature({"building": "no"}),
-        feature({"building": "school", "amenity": "school"}),
+        feature({"building": "school", "amenity": "school"}, moved(SQUARE, 0.01)),
         feature({}, [25.0, 60.0], "Point"), {"type": "Feature", "geometry": None}))
     assert (city.n_buildings, city.n_skipped) == (2, 4)
 
