@@ -352,6 +352,8 @@ def _around(solid: Solid, ground: Ground) -> Building | None:
 
 def _lost_in_geojson(city, around, guessed: int) -> tuple[str, ...]:
     under = len(city.solids) - len(around)
+    others = sorted({b.kind for b in city.buildings} | {s.kind for s in city.solids})
+    others = [kind for kind in others if kind != "building"]
     raised = sum(b.ground_z is not None for b in city.buildings)
     said = (
         (around, f"{len(around):,} bodies are written as the prisms around them, without the "
@@ -362,6 +364,7 @@ def _lost_in_geojson(city, around, guessed: int) -> tuple[str, ...]:
         (city.surfaces, f"{len(city.surfaces)} rasters of "
          + " and ".join(sorted({r.kind for r in city.surfaces}))),
         (city.boxes, f"{sum(len(b.lower) for b in city.boxes):,} boxes and points"),
+        (others, f"what is no building ({', '.join(others)}) will be read as one"),
         (guessed, f"{guessed:,} assumed heights are written as storeys"))
     return tuple(words for there, words in said if there)
 

@@ -16,13 +16,16 @@ from matplotlib.patheffects import withStroke
 
 from parallel_city_ros.city.model import City, HeightSource
 from parallel_city_ros.city.voxels import VoxelGrid, voxelise
+from parallel_city_ros.city.zones import Zone, ZoneKind
 from parallel_city_ros.viz.style import INK, SOFT_INK, new_figure, number, percent, save
 
 MOST_PIXELS = 1400          # along one side of the map: more are not seen in the picture
 SUN = np.array([-1.0, 1.0]) / np.sqrt(2)    # from the north-west, as maps are lit
 SUN_HEIGHT = np.radians(40)
 LONGEST_SHADOW_M = 150.0
-ZONE_COLOUR = "#0072B2"
+ZONE_COLOURS = {ZoneKind.NO_FLY: "#B2182B", ZoneKind.PRIVACY: "#0072B2",
+                ZoneKind.NOISE_SENSITIVE: "#007A5A", ZoneKind.PRIORITY: "#A8488A"}
+NAMED_SHARE = 0.005         # of the map that a zone takes whose name is written
 SOURCE_COLOURS = {HeightSource.ASSUMED: "#D55E00", HeightSource.LEVELS: "#0072B2"}
 SOURCE_HATCHES = {HeightSource.ASSUMED: "/////", HeightSource.LEVELS: "...."}
 SOURCE_VEILS = {HeightSource.ASSUMED: "#ffffff99", HeightSource.LEVELS: "none"}
@@ -31,19 +34,20 @@ HATCH_WIDTHS = {HeightSource.ASSUMED: 1.0, HeightSource.LEVELS: 0.15}
 _HEIGHTS = LinearSegmentedColormap.from_list(
     "heights", ("#f6e3b0", "#f0b26f", "#d9786b", "#9d4a78", "#5b2d77", "#241a4d"))
 _LAND = LinearSegmentedColormap.from_list("land", ("#dfe6dd", "#eeeee4", "#e2dbcd", "#d3c9bb"))
-_TREES = "#6fa35f"
+_TREES, TREE = "#6fa35f", "tree"
 
 
 def draw_preview(path: str | Path, city: City, grid: VoxelGrid,
-                 zones: Sequence[tuple[str, shapely.Geometry]] = ()) -> Path:
+                 zones: Sequence[Zone] = ()) -> Path:
     """The twin from above as a PNG.
 
     Colour is height above the ground. Buildings whose height is assumed are pale and
     hatched in vermilion, those whose height comes from storeys are dotted in blue.
 
-    grid : the city voxelised; zones : (name, polygon in ENU metres) each
+    grid : the city voxelised; zones : drawn whenever they hold
     """
     path = Path(path)
+    zones = _inside(zones, grid)
     cells, trees = _height_map(city, grid)
     west, south, east, north = _extent(grid)
     tall = (north - south) / (east - west)
@@ -99,10 +103,12 @@ def _highest(values, step: int) -> np.ndarray:
 def _height_map(city, grid) -> tuple[_Cells, np.ndarray | None]:
     """Cells, and (a, b) bool where trees are the highest; None if there are none."""
     cells = _Cells(grid)
-    if not any(s.kind == "tree" for s in city.surfaces):
+    bare = replace(city, **{what: tuple(t for t in getattr(city, what) if t.kind != TREE)
+                            for what in ("buildings", "solids", "surfaces", "boxes")})
+    if not any(t.kind == TREE for t in (*city.buildings, *city.solids, *city.surfaces,
+                                        *city.boxes)):
         return cells, None
-    bare = voxelise(replace(city, surfaces=tuple(s for s in city.surfaces if s.kind != "tree")),
-                    grid.resolution)
+    bare = voxelise(bare, grid.resolution)
     built = _highest(np.where(bare.built, bare.surface - bare.ground, 0.0), cells.step)
     return cells, cells.above > built + 0.5 * grid.resolution
 
@@ -177,7 +183,8 @@ def _outline(polygons) -> Outline | None:
 
 def _draw_outlines(axes, city):
     for source in HeightSource:
-        outline = _outline([b.footprint for b in city.buildings if b.source is source])
+        outline = _outline([b.footprint for b in city.buildings
+                            if b.source is source and b.kind != TREE])
         if outline is None:
             continue
         hatch = SOURCE_HATCHES.get(source)
@@ -189,15 +196,25 @@ def _draw_outlines(axes, city):
                                  edgecolor=SOURCE_COLOURS.get(source, "#3a3340"), alpha=0.8))
 
 
+def _inside(zones, grid) -> list[Zone]:
+    """What of the zones lies on the map."""
+    west, south, east, north = _extent(grid)
+    cut = [replace(z, polygon=shapely.intersection(z.polygon, shapely.box(west, south, east,
+                                                                          north))) for z in zones]
+    return [z for z in cut if z.polygon.area > 0]
+
+
 def _draw_zones(axes, zones):
     halo = [withStroke(linewidth=2.5, foreground="white")]
-    for name, polygon in zones:
-        axes.add_patch(PathPatch(_outline([polygon]), facecolor=ZONE_COLOUR + "2e",
-                                 edgecolor=ZONE_COLOUR, linewidth=1.6, linestyle=(0, (4, 2)),
-                                 zorder=5))
-        at = polygon.representative_point()
-        axes.annotate(name, (at.x, at.y), ha="center", va="center", size=8.5, weight="bold",
-                      color=ZONE_COLOUR, path_effects=halo, zorder=6)
+    x0, x1, y0, y1 = *axes.get_xlim(), *axes.get_ylim()
+    for zone in zones:
+        ink = ZONE_COLOURS[zone.kind]
+        axes.add_patch(PathPatch(_outline([zone.polygon]), facecolor=ink + "26", edgecolor=ink,
+                                 linewidth=1.4, linestyle=(0, (4, 2)), zorder=5))
+        if zone.name and zone.polygon.area > NAMED_SHARE * (x1 - x0) * (y1 - y0):
+            at = zone.polygon.representative_point()
+            axes.annotate(zone.name, (at.x, at.y), ha="center", va="center", size=8.5,
+                          weight="bold", color=ink, path_effects=halo, zorder=6)
 
 
 # --- beside it --------------------------------------------------------------------------------
@@ -225,7 +242,9 @@ def _extent(grid) -> tuple[float, float, float, float]:
 
 def _legend(figure, city, grid, trees, zones, right, top) -> float:
     """Draws it, and returns where it ends, as share of the figure."""
-    area = city.built_area_by_source()
+    wood = [b for b in city.buildings if b.kind == TREE]
+    area = replace(city, buildings=tuple(b for b in city.buildings if b.kind != TREE)
+                   ).built_area_by_source()
     whole = sum(area.values())
     handles = []
     if whole > 0:
@@ -244,15 +263,16 @@ def _legend(figure, city, grid, trees, zones, right, top) -> float:
         handles.append(Patch(facecolor="#f0d7a8", edgecolor="#f0d7a8", label="measured: "
                              + ("3-D models" if city.solids else "raster")))
     if trees:
-        handles.append(Patch(facecolor=_TREES, label="trees"))
+        handles.append(Patch(facecolor=_TREES, label="trees, heights assumed" if any(
+            b.source is HeightSource.ASSUMED for b in wood) else "trees"))
     low, high = float(grid.terrain.heights.min()), float(grid.terrain.heights.max())
     handles.append(Patch(
         facecolor="#e2dbcd" if high - low >= 0.5 else "#ecece6", edgecolor="#b9bec4",
         linewidth=0.5, label=f"ground, {number(low)} to {number(high)} m"
         if high - low >= 0.5 else "ground, flat"))
-    if zones:
-        handles.append(Line2D([], [], color=ZONE_COLOUR, linewidth=1.6, dashes=(4, 2),
-                              label="zone"))
+    handles += [Line2D([], [], color=ink, linewidth=1.4, dashes=(4, 2),
+                       label=f"zone: {kind.value.replace('_', ' ')}")
+                for kind, ink in ZONE_COLOURS.items() if any(z.kind is kind for z in zones)]
     legend = figure.legend(
         handles=handles, loc="upper left", bbox_to_anchor=(right - 0.008, top), frameon=False,
         fontsize=9, borderpad=0, labelspacing=0.8, handlelength=2.0, handleheight=1.3,
