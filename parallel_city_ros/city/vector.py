@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import struct
+import warnings
+import zipfile
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -13,8 +17,10 @@ from parallel_city_ros.city.model import Building, City, HeightSource
 from parallel_city_ros.city.options import UNTOLD, ReadOptions
 from parallel_city_ros.city.osm import (
     MAX_HEIGHT_M,
+    MAX_LEVELS,
     METRES_PER_LEVEL,
     MIN_ASSUMED_HEIGHT_M,
+    mend,
     parse_length_m,
     parse_levels,
     require_file,
@@ -24,21 +30,44 @@ from parallel_city_ros.geo import LocalFrame, SourceCrs
 
 # What publishers call it, compared without case, blanks and underscores; the first that a file
 # has counts.
-HEIGHTS = ("height", "hauteur", "buildingheight", "measuredheight", "heightm", "hoogte", "hoehe",
-           "altura", "altezza", "relheight", "roofheight", "hgt", "h")
-LEVELS = ("levels", "buildinglevels", "nbetages", "numfloors", "floors", "storeys",
-          "storeysaboveground", "stories", "plantas", "bouwlagen")
-GROUNDS = ("zminsol", "hmaaiveld", "groundz", "groundelevation", "groundheight", "zground",
-           "elevationground")
+HEIGHTS = ("height", "hauteur", "buildingheight", "bldgheight", "measuredheight", "heightm",
+           "hoogte", "hoehe", "höhe", "gebaeudehoehe", "altura", "altezza", "wysokosc", "hojd",
+           "relheight", "relhmax", "maxheight", "meanheight", "heightroof", "roofheight", "hgt",
+           "h")
+LEVELS = ("levels", "buildinglevels", "nbetages", "numfloors", "numberoffloors",
+          "numberoffloorsaboveground", "floors", "storeys", "storeysaboveground", "stories",
+          "numstories", "geschosse", "plantas", "bouwlagen")
+GROUNDS = ("zminsol", "hmaaiveld", "b3hmaaiveld", "groundz", "groundelevation", "groundelev",
+           "groundheight", "groundlevel", "zground", "elevationground", "abshmin", "ground")
+# Altitudes of the roof, in the datum of the ground's
+ROOFS = ("zmaxtoit", "hdakmax", "b3hdakmax", "hdak70p", "b3hdak70p", "roofz", "zroof", "abshmax")
 IDS = ("id", "cleabs", "gmlid", "identificatie", "osmid", "buildingid", "fid")
+LOWEST_GROUND_M, HIGHEST_GROUND_M = -500.0, 9000.0      # on earth
 
 SQLITE, SHAPE, FLATGEOBUF = b"SQLite format 3\0", b"\x00\x00\x27\x0a", b"fgb\x03"
+ZIP = b"PK\x03\x04"
+PACKED = (".shp", ".gpkg", ".sqlite", ".fgb")       # what is looked for in a .zip
+DBF_NAME = 10       # characters that a Shapefile keeps of an attribute's name
 
 
 def is_vector(path: str | Path, head: bytes) -> bool:
-    """GeoPackage and SQLite, Shapefile, FlatGeobuf by their first bytes, or a zipped Shapefile."""
-    return head.startswith((SQLITE, SHAPE, FLATGEOBUF)) or (
-        head.startswith(b"PK\x03\x04") and b".shp" in Path(path).read_bytes())
+    """GeoPackage and SQLite, Shapefile, FlatGeobuf by their first bytes, or a zip of them."""
+    if head.startswith((SQLITE, SHAPE, FLATGEOBUF)):
+        return True
+    if not head.startswith(ZIP):
+        return False
+    try:
+        return bool(_members(path))
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        # cut off: the name of the first file stands at its beginning
+        return any(ending in head[30:30 + int.from_bytes(head[26:28], "little")].decode(
+            "utf-8", "replace").lower() for ending in PACKED)
+
+
+def _members(path) -> list[str]:
+    with zipfile.ZipFile(path) as packed:
+        return [name for name in packed.namelist()
+                if name.lower().endswith(PACKED) and not Path(name).name.startswith("._")]
 
 
 def read_vector(path: str | Path, options: ReadOptions = UNTOLD,
@@ -46,8 +75,9 @@ def read_vector(path: str | Path, options: ReadOptions = UNTOLD,
     """Read the polygons of a vector file as buildings.
 
     Heights come from options.height_attribute or an attribute of a usual name (`HEIGHTS`), else
-    from storeys (`LEVELS`), else they are assumed: the median of the known ones, at least 12 m.
-    The ground of a building is taken from an attribute as in `GROUNDS`.
+    from the altitudes of roof (`ROOFS`) and ground, else from storeys (`LEVELS`), else they are
+    assumed: the median of the known ones, at least 12 m. The ground of a building is taken from
+    an attribute as in `GROUNDS`.
 
     frame : local frame to read into; None: its origin is the south-west corner of what stands,
         its altitude the lowest known ground in whole metres
@@ -62,89 +92,192 @@ def read_vector(path: str | Path, options: ReadOptions = UNTOLD,
     layer = _read(path, options)
     source = _source_crs(path, layer, options)
     geometry, notes = _polygons(layer.geometry)
-    kept = np.flatnonzero([g is not None for g in geometry])
+    kept = np.flatnonzero(~shapely.is_missing(geometry))
     if not len(kept):
         raise CityFileError(f"{path}: holds no buildings (no polygons); choose a file of building "
                             "outlines")
     geometry = geometry[kept]
-    kept, geometry, doubled = _without_doubles(kept, geometry)
-    if doubled:
-        notes.append(f"{doubled} outlines are there twice: one of each stands")
     x0, y0, x1, y1 = shapely.total_bounds(geometry)
     try:
         source.check_within_area_of_use([x0, x1, x0, x1], [y0, y0, y1, y1])
     except ConfigError as error:
-        raise CityFileError(f"{path}: {error}; give the right one with --crs") from error
+        raise CityFileError(f"{path}: {error}; " + (
+            "the file names a wrong one: correct it there" if layer.crs
+            else "give the right one with --crs")) from error
 
+    names = _names(layer, kept)
     columns = {name: values[kept] for name, values in layer.columns.items()}
-    height, origin = _heights(path, columns, options, notes)
-    ground = _numbers(columns, GROUNDS, 9000.0, low=-500.0)
+    ground = _ground(columns, layer.ground, names, notes)
+    height, sources = _heights(layer, columns, ground, names, notes)
     if frame is None:
         lowest = np.nanmin(ground) if np.isfinite(ground).any() else 0.0
         frame = source.frame_at(x0, y0, float(np.floor(lowest)))
     outlines = shapely.transform(geometry, lambda c: source.to_enu(
         frame, c[:, 0], c[:, 1])[:, :2])
-    known = height[np.isfinite(height)]
+    once = _standing_once(outlines, height)
+    if len(once) < len(outlines):
+        notes.append(f"{len(outlines) - len(once):,} outlines are there twice: one of each "
+                     "stands")
+    known = height[once][np.isfinite(height[once])]
     assumed = max(MIN_ASSUMED_HEIGHT_M, round(median(known), 1) if len(known) else 0.0)
     if not len(known):
         notes.append(f"no attribute holds heights: all are assumed, {assumed:g} m; name one with "
                      "--height-attribute if there is one of another name")
-    names = _names(columns, kept)
     buildings = tuple(
         Building(building_id=names[n], footprint=outlines[n], base_z=0.0,
                  top_z=float(height[n]) if np.isfinite(height[n]) else assumed,
-                 source=origin if np.isfinite(height[n]) else HeightSource.ASSUMED,
+                 source=sources[n],
                  ground_z=float(ground[n] - frame.altitude_m) if np.isfinite(ground[n]) else None)
-        for n in range(len(kept)))
-    counts = {s.value: 0 for s in HeightSource}
-    for building in buildings:
-        counts[building.source.value] += 1
+        for n in once)
     bounds = shapely.total_bounds(outlines)
     return City(
         name=path.name, frame=frame, extent=tuple(float(v) for v in bounds), buildings=buildings,
-        n_buildings=len(buildings), n_skipped=len(layer.geometry) - len(kept),
-        assumed_height_m=assumed, height_sources=counts, crs=source.name,
-        vertical_datum=source.vertical_datum, notes=tuple(notes))
+        n_buildings=len(buildings), n_skipped=len(layer.geometry) - len(buildings),
+        assumed_height_m=assumed, crs=source.name, vertical_datum=source.vertical_datum,
+        height_sources={s.value: sum(sources[n] is s for n in once) for s in HeightSource},
+        notes=tuple(notes))
+
+
+# --- files and layers -------------------------------------------------------------------------
 
 
 @dataclass
 class _Layer:
+    """height, roof, levels, ground, name : the column of each; "": none"""
+
     geometry: np.ndarray        # (N,) WKB or None
     columns: dict[str, np.ndarray]
     crs: str | None
+    height: str
+    roof: str
+    levels: str
+    ground: str
+    names: list[str]            # columns that may be ids, in order
 
 
 def _read(path: Path, options: ReadOptions) -> _Layer:
     import pyogrio
-    from pyogrio.errors import DataLayerError, DataSourceError
     try:
-        layers = pyogrio.list_layers(path)
-        name = _layer(path, layers, options)
-        meta, _, geometry, columns = pyogrio.raw.read(path, layer=name, force_2d=True)
-    except (DataSourceError, DataLayerError, UnicodeDecodeError, RuntimeError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)     # of names that do not conform
+            files = _files(path)
+            for file in files:
+                _require_whole(path, file)
+            layers = [(file, str(name), kind or "") for file in files
+                      for name, kind in pyogrio.list_layers(file)]
+            file, name = _layer(path, layers, options)
+            told = pyogrio.read_info(file, layer=name)
+            layer = _chosen(path, [str(f) for f in told["fields"]],
+                            told["driver"] == "ESRI Shapefile", options)
+            wanted = [layer.height, layer.roof, layer.levels, layer.ground, *layer.names]
+            meta, _, layer.geometry, columns = pyogrio.raw.read(
+                file, layer=name, force_2d=True, columns=list(filter(None, wanted)))
+    except (RuntimeError, ValueError, OSError, zipfile.BadZipFile, NotImplementedError) as error:
         raise CityFileError(f"{path}: cannot be read ({error}); the file is cut off or of another "
                             "kind, export it again") from error
-    return _Layer(geometry, dict(zip(meta["fields"], columns, strict=True)), meta["crs"])
+    layer.columns = dict(zip(map(str, meta["fields"]), columns, strict=True))
+    # what GeoPackage and others write where they do not know
+    layer.crs = None if "undefined" in (meta["crs"] or "").lower() else meta["crs"]
+    return layer
 
 
-def _layer(path: Path, layers, options: ReadOptions) -> str:
-    """The layer asked for, or the only one of polygons."""
-    names = [str(name) for name, _ in layers]
+def _files(path: Path) -> list[str]:
+    """What GDAL is to open: the file, or those in a zip."""
+    with open(path, "rb") as file:
+        head = file.read(4)
+    if head == SHAPE and path.suffix.lower() != ".shp":
+        raise CityFileError(f"{path}: is a Shapefile by its content; name it .shp, beside its "
+                            ".shx, .dbf and .prj")
+    if head != ZIP:
+        return [str(path)]
+    return [f"/vsizip/{{{path.resolve()}}}/{name}" for name in _members(path)]
+
+
+def _require_whole(path: Path, file: str) -> None:
+    """GDAL reads a Shapefile that is cut off as one of fewer buildings."""
+    if not file.lower().endswith(".shp"):
+        return
+    for ending in (".shp", ".shx", ".dbf"):
+        if (found := _head_and_size(path, file, ending)) is None:
+            continue
+        head, size = found
+        if ending == ".dbf":
+            records, start, length = struct.unpack("<IHH", head[4:12].ljust(8, b"\0"))
+            whole = start + records * length
+        else:
+            whole = 2 * int.from_bytes(head[24:28], "big")      # in 16-bit words
+        if size < whole:
+            raise CityFileError(f"{path}: its {ending} is cut off ({size:,} of {whole:,} bytes); "
+                                "copy or export it again")
+
+
+def _head_and_size(path: Path, file: str, ending: str) -> tuple[bytes, int] | None:
+    """Of one of the files that make a Shapefile; None if there is none."""
+    if not file.startswith("/vsizip/"):
+        for sibling in (path.with_suffix(ending), path.with_suffix(ending.upper())):
+            if sibling.is_file():
+                with open(sibling, "rb") as part:
+                    return part.read(32), sibling.stat().st_size
+        return None
+    with zipfile.ZipFile(path) as packed:
+        wanted = (file[:-len(".shp")] + ending).lower()
+        for entry in packed.infolist():
+            if wanted.endswith("}/" + entry.filename.lower()):
+                with packed.open(entry) as part:
+                    return part.read(32), entry.file_size
+    return None
+
+
+def _layer(path: Path, layers, options: ReadOptions) -> tuple[str, str]:
+    """File and name of the layer asked for, or of the only one of polygons."""
+    names = [name for _, name, _ in layers]
     if options.layer:
         if options.layer not in names:
             raise CityFileError(f"{path}: has no layer {options.layer!r}; it has "
                                 + ", ".join(names))
-        return options.layer
-    flat = [str(name) for name, kind in layers
-            if kind is not None and ("Polygon" in kind or "Surface" in kind or kind == "Unknown")]
+        return layers[names.index(options.layer)][:2]
+    flat = [(file, name) for file, name, kind in layers if any(
+        word in kind for word in ("Polygon", "Surface", "TIN", "Unknown", "Collection"))]
     if len(flat) > 1:
-        raise CityFileError(f"{path}: has several layers of polygons: {', '.join(flat)}; say "
-                            "which with --layer")
+        raise CityFileError(f"{path}: has several layers of polygons: "
+                            f"{', '.join(name for _, name in flat)}; say which with --layer")
     if not flat:
         raise CityFileError(f"{path}: holds no buildings (no layer of polygons"
                             + (f"; layers: {', '.join(names)}" if names else "") + "); choose a "
                             "file of building outlines")
     return flat[0]
+
+
+def _chosen(path: Path, fields: list[str], shortened: bool, options: ReadOptions) -> _Layer:
+    """Which attributes say what; shortened : whether names may have lost their ends."""
+    height = options.height_attribute
+    if height and height not in fields:
+        raise CityFileError(f"{path}: has no attribute {height!r}; it has "
+                            + (", ".join(fields) or "none"))
+    names = [name for usual in IDS for name in fields if plain_name(name) == usual]
+    return _Layer(np.array([]), {}, None, height or usual_name(fields, HEIGHTS, shortened),
+                  "" if height else usual_name(fields, ROOFS, shortened),
+                  usual_name(fields, LEVELS, shortened), usual_name(fields, GROUNDS, shortened),
+                  names)
+
+
+def plain_name(name: str) -> str:
+    return "".join(c for c in name.lower() if c.isalnum())
+
+
+def usual_name(names: Iterable[str], usual: Sequence[str], shortened: bool = False) -> str:
+    """The attribute that is called as one of the usual names, of which the first counts; "": none.
+
+    shortened : names of ten characters may have lost their ends, as those of Shapefiles
+    """
+    found = {}
+    for name in names:
+        ends = shortened and len(name) == DBF_NAME
+        for place, word in enumerate(usual):
+            if plain_name(name) == word or (ends and word.startswith(plain_name(name))):
+                found.setdefault(place, name)
+                break
+    return found[min(found)] if found else ""
 
 
 def _source_crs(path, layer: _Layer, options: ReadOptions) -> SourceCrs:
@@ -159,59 +292,57 @@ def _source_crs(path, layer: _Layer, options: ReadOptions) -> SourceCrs:
         raise CityFileError(f"{path}: {error}") from error
 
 
+# --- outlines ---------------------------------------------------------------------------------
+
+
 def _polygons(wkb) -> tuple[np.ndarray, list[str]]:
     """(N,) valid polygons, None where there is none that stands; what was done, in words."""
     geometry = shapely.from_wkb(wkb, on_invalid="ignore")
     notes = []
-    curved = np.array([g is not None and not isinstance(g, shapely.Polygon | shapely.MultiPolygon)
-                       for g in geometry])
-    if curved.any():
-        geometry[curved] = None
-        notes.append(f"{int(curved.sum())} objects are no polygons: left out")
-    bounds = shapely.bounds(geometry)
-    endless = ~np.isfinite(bounds).all(axis=1) & ~shapely.is_missing(geometry)
+
+    def leave_out(which, why):
+        if which.any():
+            geometry[which] = None
+            notes.append(f"{int(which.sum()):,} {why}: left out")
+    mixed = shapely.get_type_id(geometry) == shapely.GeometryType.GEOMETRYCOLLECTION
+    for n in np.flatnonzero(mixed):
+        parts = [p for p in shapely.get_parts(shapely.get_parts(geometry[n]))
+                 if p.geom_type == "Polygon"]
+        geometry[n] = shapely.MultiPolygon(parts) if parts else geometry[n]
+    flat = np.isin(shapely.get_type_id(geometry), (shapely.GeometryType.POLYGON,
+                                                   shapely.GeometryType.MULTIPOLYGON))
+    leave_out(np.array([w is not None for w in wkb], bool) & ~flat, "objects are no polygons")
     coordinates, owner = shapely.get_coordinates(geometry, return_index=True)
+    endless = ~shapely.is_missing(geometry) & (shapely.get_num_coordinates(geometry) == 0)
     endless[owner[~np.isfinite(coordinates).all(axis=1)]] = True
-    if endless.any():
-        geometry[endless] = None
-        notes.append(f"{int(endless.sum())} outlines have coordinates that are no numbers, or "
-                     "none: left out")
-    there = ~shapely.is_missing(geometry)
-    bad = there.copy()
-    bad[there] = ~shapely.is_valid(geometry[there])
+    leave_out(endless, "outlines have coordinates that are no numbers, or none")
+    bad = ~shapely.is_missing(geometry)
+    bad[bad] = ~shapely.is_valid(geometry[bad])
     if bad.any():
-        geometry[bad] = shapely.make_valid(geometry[bad], method="structure",
-                                           keep_collapsed=False)
-        notes.append(f"{int(bad.sum())} outlines cross themselves: mended")
-    flat = there & ~(shapely.area(geometry) > 0)
-    if flat.any():
-        geometry[flat] = None
-        notes.append(f"{int(flat.sum())} outlines have no area: left out")
+        geometry[bad] = mend(geometry[bad])
+        notes.append(f"{int(bad.sum()):,} outlines cross themselves: mended")
+    leave_out(~shapely.is_missing(geometry) & ~(shapely.area(geometry) > 0),
+              "outlines have no area")
     return geometry, notes
 
 
-def _without_doubles(kept, geometry):
-    """Of outlines that are the same, the first."""
-    seen, first = set(), []
-    for n, key in enumerate(shapely.to_wkb(shapely.normalize(geometry))):
-        if key not in seen:
-            seen.add(key)
-            first.append(n)
-    return kept[first], geometry[first], len(kept) - len(first)
+def _standing_once(outlines, height) -> np.ndarray:
+    """Of outlines that are the same, to the centimetre, the one with a height, or the highest."""
+    rounded = shapely.transform(outlines, lambda c: np.round(c, 2) + 0.0)   # no -0.0
+    first: dict[bytes, int] = {}
+    for n, key in enumerate(shapely.to_wkb(shapely.normalize(rounded))):
+        best = first.setdefault(key, n)
+        if height[n] > np.nan_to_num(height[best]):
+            first[key] = n
+    return np.sort(list(first.values()))
 
 
-def _plain(name: str) -> str:
-    return "".join(c for c in name.lower() if c.isalnum())
+# --- attributes -------------------------------------------------------------------------------
 
 
-def _column(columns, usual) -> str | None:
-    plain = {_plain(name): name for name in reversed(list(columns))}
-    return next((plain[u] for u in usual if u in plain), None)
-
-
-def _number_of(values, parse, most, low=0.0) -> np.ndarray:
+def _numbers(values, parse, most: float, low: float = 0.0) -> np.ndarray:
     """(N,) floats, NaN for what is no number between low and most."""
-    if values.dtype.kind in "iuf":
+    if values.dtype.kind in "iufb":
         numbers = values.astype(float)
     else:
         numbers = np.array([np.nan if v is None or (found := parse(str(v))) is None else found
@@ -219,11 +350,8 @@ def _number_of(values, parse, most, low=0.0) -> np.ndarray:
     return np.where((numbers >= low) & (numbers <= most), numbers, np.nan)
 
 
-def _numbers(columns, usual, most, low=0.0) -> np.ndarray:
-    name = _column(columns, usual)
-    if name is None:
-        return np.full(len(next(iter(columns.values()), ())) or 0, np.nan)
-    return _number_of(columns[name], _float, most, low)
+def _said(values) -> np.ndarray:
+    return np.array([v is not None and v == v and v != "" for v in values], bool)
 
 
 def _float(text: str) -> float | None:
@@ -233,36 +361,57 @@ def _float(text: str) -> float | None:
         return None
 
 
-def _heights(path, columns, options, notes) -> tuple[np.ndarray, HeightSource]:
-    """(N,) metres, NaN where not known, and where those that are known come from."""
-    n = len(next(iter(columns.values()), ()))
-    name, source = options.height_attribute, HeightSource.MEASURED
-    if name and name not in columns:
-        raise CityFileError(f"{path}: has no attribute {name!r}; it has "
-                            + (", ".join(columns) or "none"))
+def _ground(columns, name: str, names, notes) -> np.ndarray:
+    """(N,) altitudes in metres, NaN where not known."""
     if not name:
-        name = _column(columns, HEIGHTS)
-        if name is None and (name := _column(columns, LEVELS)) is not None:
-            source = HeightSource.LEVELS
-    if name is None:
-        return np.full(n, np.nan), source
-    values = columns[name]
-    if source is HeightSource.LEVELS:
-        heights = METRES_PER_LEVEL * _number_of(values, parse_levels, 250.0)
-    else:
-        heights = _number_of(values, parse_length_m, MAX_HEIGHT_M)
-    heights = np.where(heights > 0, heights, np.nan)
-    said = np.array([v is not None and v == v and v != "" for v in values])
-    absurd = int((said & ~np.isfinite(heights)).sum())
-    if absurd:
-        first = values[np.flatnonzero(said & ~np.isfinite(heights))[0]]
-        notes.append(f"{absurd} values of {name} are no heights (the first is {first!r}): assumed")
-    return heights, source
+        return np.full(len(names), np.nan)
+    ground = _numbers(columns[name], _float, HIGHEST_GROUND_M, low=LOWEST_GROUND_M)
+    _note_odd(columns[name], ground, name, "altitudes of ground", names, notes)
+    return ground
 
 
-def _names(columns, kept) -> list[str]:
-    name = _column(columns, IDS)
-    if name is None:
-        return [f"feature/{k}" for k in kept]
-    return [f"feature/{k}" if value is None else str(value)
-            for k, value in zip(kept, columns[name], strict=True)]
+def _heights(layer, columns, ground, names, notes) -> tuple[np.ndarray, list[HeightSource]]:
+    """(N,) metres, NaN where not known, and where each comes from."""
+    height = np.full(len(names), np.nan)
+    sources = np.full(len(names), HeightSource.ASSUMED, object)
+
+    def fill(values, source):
+        new = np.isnan(height) & (values > 0)
+        height[new], sources[new] = values[new], source
+    if layer.height:
+        values = _numbers(columns[layer.height], parse_length_m, MAX_HEIGHT_M)
+        values[values == 0] = np.nan
+        _note_odd(columns[layer.height], values, layer.height, "heights", names, notes)
+        fill(values, HeightSource.MEASURED)
+    if layer.roof:
+        values = _numbers(columns[layer.roof], _float, HIGHEST_GROUND_M + MAX_HEIGHT_M,
+                          low=LOWEST_GROUND_M) - ground
+        values[values > MAX_HEIGHT_M] = np.nan
+        if (under := np.isnan(height) & (values <= 0)).any():
+            notes.append(f"{int(under.sum()):,} roofs lie below their ground, such as that of "
+                         f"{names[int(np.argmax(under))]}: taken as not known")
+        fill(values, HeightSource.MEASURED)
+    if layer.levels:
+        fill(METRES_PER_LEVEL * _numbers(columns[layer.levels], parse_levels, MAX_LEVELS),
+             HeightSource.LEVELS)
+    return height, list(sources)
+
+
+def _note_odd(values, numbers, column, what, names, notes) -> None:
+    odd = _said(values) & np.isnan(numbers)
+    if odd.any():
+        n = int(np.argmax(odd))
+        notes.append(f"{int(odd.sum()):,} values of {column} are no {what}, such as "
+                     f"{values[n]!r} of {names[n]}: taken as not known")
+
+
+def _names(layer: _Layer, kept) -> list[str]:
+    """Ids by the first attribute that tells all apart, else numbers in the file."""
+    for name in layer.names:
+        values = layer.columns[name][kept]
+        if values.dtype.kind == "f":
+            values = values[np.isfinite(values)].astype(np.int64)
+        ids = [str(v) for v in values if v is not None and v != ""]
+        if len(set(ids)) == len(kept):
+            return ids
+    return [f"feature/{k}" for k in kept]
