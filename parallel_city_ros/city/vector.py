@@ -329,10 +329,9 @@ def _polygons(wkb) -> tuple[np.ndarray, list[str]]:
 def _standing_once(outlines, height) -> np.ndarray:
     """Of outlines that are the same, to the centimetre, the one with a height, or the highest."""
     rounded = shapely.transform(outlines, lambda c: np.round(c, 2) + 0.0)   # no -0.0
-    first: dict[bytes, int] = {}
+    known, first = np.nan_to_num(height), {}
     for n, key in enumerate(shapely.to_wkb(shapely.normalize(rounded))):
-        best = first.setdefault(key, n)
-        if height[n] > np.nan_to_num(height[best]):
+        if known[n] > known[first.setdefault(key, n)]:
             first[key] = n
     return np.sort(list(first.values()))
 
@@ -402,7 +401,7 @@ def _note_odd(values, numbers, column, what, names, notes) -> None:
     if odd.any():
         n = int(np.argmax(odd))
         notes.append(f"{int(odd.sum()):,} values of {column} are no {what}, such as "
-                     f"{values[n]!r} of {names[n]}: taken as not known")
+                     f"{values.tolist()[n]!r} of {names[n]}: taken as not known")
 
 
 def _names(layer: _Layer, kept) -> list[str]:

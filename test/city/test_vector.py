@@ -1,17 +1,23 @@
 """Footprints of GeoPackage, Shapefile, SQLite and FlatGeobuf, good and bad."""
 
+import shutil
+import sqlite3
+import struct
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pyogrio
 import pytest
 import shapely
+from pyproj import Transformer
 
 from parallel_city_ros.city.model import HeightSource
 from parallel_city_ros.city.options import ReadOptions
 from parallel_city_ros.city.vector import is_vector, read_vector
 from parallel_city_ros.city.voxels import voxelise
 from parallel_city_ros.errors import CityFileError
+from parallel_city_ros.geo import LocalFrame
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 SQUARE = shapely.box(385000, 6672000, 385010, 6672020)      # near Helsinki in EPSG:25835
@@ -36,6 +42,45 @@ def test_every_kind_of_file(tmp_path, name):
     assert city.n_buildings == city.height_sources["measured"] == 2
     assert np.allclose(sorted(b.footprint.area for b in city.buildings), [144, 200], rtol=2e-3)
     assert city.crs == "EPSG:25835" and city.extent[:2] == pytest.approx((0, 0), abs=2.0)
+
+
+@pytest.mark.parametrize("name", ["Building Height", "HAUTEUR", "hoogte", "measuredHeight",
+                                  "roof_height", "HEIGHT"])
+def test_usual_names_of_heights(tmp_path, name):
+    path = write(tmp_path / "a.gpkg", [SQUARE], storeys=[9], **{name: [7.5]})
+    assert read_vector(path).buildings[0].top_z == 7.5
+
+
+def test_a_shapefile_shortens_names(tmp_path):
+    path = write(tmp_path / "a.shp", [SQUARE, FAR], building_height=[7.5, np.nan],
+                 building_levels=[9, 3])
+    assert [b.top_z for b in read_vector(path).buildings] == [7.5, pytest.approx(9.6)]
+
+
+def test_what_one_attribute_does_not_know_another_may(tmp_path):
+    nan = np.nan
+    far = [shapely.box(385000 + 50 * k, 6672000, 385010 + 50 * k, 6672010) for k in range(5)]
+    city = read_vector(write(
+        tmp_path / "a.gpkg", far, height=[8.0, nan, nan, nan, nan], floors=[9, 2, 2, 0, 2],
+        h_dak_max=[50.0, 25.0, nan, nan, 5.0], h_maaiveld=[10.0, 11.0, 12.0, 13.0, 14.0]))
+    assert [b.top_z for b in city.buildings] == pytest.approx([8.0, 14.0, 6.4, 12.0, 6.4])
+    assert [b.source for b in city.buildings] == [
+        HeightSource.MEASURED, HeightSource.MEASURED, HeightSource.LEVELS, HeightSource.ASSUMED,
+        HeightSource.LEVELS]
+    assert city.height_sources == {"measured": 2, "levels": 2, "assumed": 1}
+    assert "1 roofs lie below their ground, such as that of feature/4" in city.notes[0]
+
+
+def test_heights_as_people_write_them(tmp_path):
+    path = write(tmp_path / "a.gpkg", [SQUARE, FAR], height=np.array(["12,5 m", "tall"], object))
+    city = read_vector(path)
+    assert [b.top_z for b in city.buildings] == [12.5, 12.5]
+    assert "1 values of height are no heights, such as 'tall' of feature/1" in city.notes[0]
+
+
+def test_names_tell_all_apart(tmp_path):
+    path = write(tmp_path / "a.gpkg", [SQUARE, FAR], id=[0, 0], cleabs=np.array(["x", "y"]))
+    assert [b.building_id for b in read_vector(path).buildings] == ["x", "y"]
 
 
 def test_heights_by_name_by_storeys_or_assumed(tmp_path):
@@ -83,6 +128,135 @@ def test_outlines_that_cross_themselves_or_are_there_twice(tmp_path):
     assert city.n_buildings == 2 and city.n_skipped == 5
     told = " ".join(city.notes)
     assert all(word in told for word in ("twice", "mended", "no area", "no numbers", "polygons"))
+
+
+def test_of_doubled_outlines_the_highest_stands(tmp_path):
+    again = shapely.Polygon(np.roll(np.array(SQUARE.exterior.coords)[:-1], 1, axis=0)[::-1])
+    path = write(tmp_path / "a.gpkg", [SQUARE, again, FAR], height=[5.0, 9.0, np.nan])
+    city = read_vector(path)
+    assert [b.top_z for b in city.buildings] == [9.0, 12.0] and city.n_skipped == 1
+    assert city.height_sources == {"measured": 1, "levels": 0, "assumed": 1}
+
+
+def curve_polygon():
+    """A circle of 10 m, as WKB of four arcs."""
+    x, y = 385010, 6672010
+    ring = [(x - 10, y), (x, y + 10), (x + 10, y), (x, y - 10), (x - 10, y)]
+    return struct.pack("<BII", 1, 10, 1) + struct.pack("<BII", 1, 8, 5) \
+        + b"".join(struct.pack("<dd", *p) for p in ring)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_arcs_become_polygons(tmp_path, several):
+    path = write(tmp_path / "a.gpkg", [SQUARE], layer="a", height=[5.0])
+    wkb = curve_polygon()
+    wkb = struct.pack("<BII", 1, 12, 1) + wkb if several else wkb
+    with sqlite3.connect(path) as file:
+        (old,) = file.execute("SELECT geom FROM a").fetchone()
+        for (trigger,) in file.execute(
+                "SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
+            file.execute(f'DROP TRIGGER "{trigger}"')
+        file.execute("UPDATE a SET geom = ?", (b"GP\0\1" + old[4:8] + wkb,))
+    file.close()
+    (round_one,) = read_vector(path).buildings
+    assert round_one.footprint.area == pytest.approx(100 * np.pi, rel=3e-3)
+
+
+def test_heights_of_corners_are_not_needed_and_polygons_in_collections_are_found(tmp_path):
+    high = shapely.force_3d(SQUARE, 17.0)
+    both = shapely.GeometryCollection([FAR, shapely.Point(385000, 6672000)])
+    city = read_vector(write(tmp_path / "a.gpkg", [high, both], height=[5.0, 6.0]))
+    assert [round(b.footprint.area) for b in city.buildings] == [200, 144]
+    assert not city.buildings[0].footprint.has_z
+
+
+def zipped(tmp_path, *stems, folder=""):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as packed:
+        for stem in stems:
+            for ending in (".shp", ".shx", ".dbf", ".prj"):
+                packed.write(tmp_path / (stem + ending), f"{folder}{stem}{ending}")
+    return path
+
+
+def test_a_zip_of_shapefiles(tmp_path):
+    write(tmp_path / "east.shp", [SQUARE], height=[9.0])
+    write(tmp_path / "west.shp", [FAR], height=[7.0])
+    one = zipped(tmp_path, "east", folder="deep/down here/")
+    assert is_vector(one, one.read_bytes()[:64])
+    assert read_vector(one).buildings[0].top_z == 9.0
+    other = shutil.copy(one, tmp_path / "a.dat")
+    assert is_vector(other, one.read_bytes()[:64]) and read_vector(other).n_buildings == 1
+    cut = tmp_path / "cut.zip"
+    cut.write_bytes(one.read_bytes()[:-100])
+    assert is_vector(cut, cut.read_bytes()[:64])
+    with pytest.raises(CityFileError, match="cut.zip.*cut off"):
+        read_vector(cut)
+    two = zipped(tmp_path, "east", "west")
+    with pytest.raises(CityFileError, match="east, west; say which with --layer"):
+        read_vector(two)
+    assert read_vector(two, ReadOptions(layer="west")).buildings[0].top_z == 7.0
+    with zipfile.ZipFile(cut, "w") as packed:
+        packed.writestr("readme.txt", "no map")
+    assert not is_vector(cut, cut.read_bytes()[:64])
+    assert not is_vector(cut, b"PK\x03\x04 a zip")
+
+
+@pytest.mark.parametrize("ending", [".shp", ".shx", ".dbf"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_shapefile_that_is_cut_off_is_not_half_read(tmp_path, ending, packed):
+    many = [shapely.box(385000 + 20 * k, 6672000, 385010 + 20 * k, 6672010) for k in range(50)]
+    path = write(tmp_path / "a.shp", many, height=[9.0] * 50)
+    part = path.with_suffix(ending)
+    part.write_bytes(part.read_bytes()[:part.stat().st_size * 2 // 3])
+    with pytest.raises(CityFileError, match=rf"its \{ending} is cut off"):
+        read_vector(zipped(tmp_path, "a") if packed else path)
+
+
+@pytest.mark.parametrize("name", ["a.gpkg", "a.fgb", "a.sqlite"])
+def test_other_files_that_are_cut_off(tmp_path, name):
+    many = [shapely.box(385000 + 20 * k, 6672000, 385010 + 20 * k, 6672010) for k in range(300)]
+    path = write(tmp_path / name, many, height=[9.0] * 300)
+    for share in (0.4, 0.9):
+        cut = tmp_path / f"cut{path.suffix}"
+        cut.write_bytes(path.read_bytes()[:int(path.stat().st_size * share)])
+        with pytest.raises(CityFileError, match="cut.*cut off"):
+            read_vector(cut)
+
+
+def test_a_shapefile_of_another_name_is_told_to_be_one(tmp_path):
+    path = write(tmp_path / "a.shp", [SQUARE], height=[9.0])
+    with pytest.raises(CityFileError, match="a.dat: is a Shapefile.*name it .shp"):
+        read_vector(shutil.copy(path, tmp_path / "a.dat"))
+
+
+def test_the_same_place_in_several_systems(tmp_path):
+    """Also into the frame of another file, and with axes that the authority has the other way."""
+    first = read_vector(write(tmp_path / "a.gpkg", [SQUARE, FAR], height=[9.0, 9.0]))
+    for crs in ("EPSG:4326", "EPSG:3857", "EPSG:3067", "EPSG:3879", "EPSG:4258"):
+        to_other = Transformer.from_crs("EPSG:25835", crs, always_xy=True).transform
+        there = [shapely.transform(g, lambda c, t=to_other: np.column_stack(t(*c.T)))
+                 for g in (SQUARE, FAR)]
+        path = write(tmp_path / f"{crs[5:]}.fgb", there, crs=crs, height=[9.0, 9.0])
+        city = read_vector(path, frame=first.frame)
+        assert city.frame == first.frame and city.crs == crs
+        for a in first.buildings:
+            assert min(shapely.hausdorff_distance(a.footprint, b.footprint)
+                       for b in city.buildings) < 0.01
+
+
+def test_mixed_systems_in_one_layer_are_refused(tmp_path):
+    degrees = shapely.box(25.0, 60.0, 25.001, 60.001)
+    with pytest.raises(CityFileError, match="outside the area.*names a wrong one"):
+        read_vector(write(tmp_path / "a.gpkg", [SQUARE, degrees], height=[9.0, 9.0]))
+
+
+def test_a_frame_with_an_altitude(tmp_path):
+    path = write(tmp_path / "a.gpkg", [SQUARE, FAR], height=[9.0, 9.0], ground=[31.5, -9999.0])
+    city = read_vector(path, frame=LocalFrame(60.16, 24.93, 20.0))
+    assert [b.ground_z for b in city.buildings] == [11.5, None]
+    assert "-9999.0 of feature/1" in city.notes[0]
+    assert read_vector(path).frame.altitude_m == 31.0
 
 
 def test_what_cannot_be_read_says_why(tmp_path):
