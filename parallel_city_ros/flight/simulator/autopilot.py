@@ -385,7 +385,7 @@ class SimulatedPx4:
         if math.hypot(velocity[0], velocity[1]) > 0.5:
             self._yaw = math.atan2(velocity[1], velocity[0])
         self.vehicle.fly(velocity, self._yaw, dt)
-        if self.vehicle.position[2] <= 0 and velocity[2] < 0:
+        if self.vehicle.height <= 0 and velocity[2] < 0:
             self._touch_down()
 
     def _estimate(self, dt: float) -> None:
@@ -408,7 +408,7 @@ class SimulatedPx4:
             self._tripped.add("failure")
             self.say(Severity.CRITICAL, "Failure detector: attitude failure, flight terminated")
         self.vehicle.fly((0.0, 0.0, 0.0), 0.0, dt)
-        if self.vehicle.position[2] <= 0:
+        if self.vehicle.height <= 0:
             self.landed, self.vehicle.broken = True, False
             self._disarm("failure detector")
 

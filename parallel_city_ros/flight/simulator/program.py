@@ -13,6 +13,8 @@ import sys
 import time
 from dataclasses import dataclass
 
+import numpy as np
+
 from parallel_city_ros.errors import ConfigError
 from parallel_city_ros.flight.simulator import faults
 from parallel_city_ros.flight.simulator.autopilot import Faults, SimulatedPx4
@@ -59,6 +61,29 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+def _terrain(name: str):
+    """(east, north) → height of the ground, from a file of heights around where the drone stands.
+
+    Heights are bilinear between nodes and constant beyond them.
+    """
+    try:
+        with np.load(name) as file:
+            heights, origin, cell = file["heights"], file["origin"], float(file["cell"])
+    except (OSError, ValueError, KeyError) as error:
+        raise argparse.ArgumentTypeError(f"{name}: holds no terrain ({error})") from error
+    last_x, last_y = (n - 1 for n in heights.shape)
+
+    def ground(east, north):
+        u = min(max((east - origin[0]) / cell, 0.0), last_x)
+        v = min(max((north - origin[1]) / cell, 0.0), last_y)
+        i, j = min(int(u), max(last_x - 1, 0)), min(int(v), max(last_y - 1, 0))
+        p, q, i1, j1 = u - i, v - j, min(i + 1, last_x), min(j + 1, last_y)
+        return float((1 - p) * ((1 - q) * heights[i, j] + q * heights[i, j1])
+                     + p * ((1 - q) * heights[i1, j] + q * heights[i1, j1]))
+    here = ground(0.0, 0.0)
+    return lambda east, north: ground(east, north) - here
+
+
 def _drone(options, index: int) -> Drone:
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     try:
@@ -71,7 +96,9 @@ def _drone(options, index: int) -> Drone:
     wind_east, wind_north = options.wind
     model = VehicleModel(gust=options.gust, wind_east=wind_east, wind_north=wind_north)
     autopilot = SimulatedPx4(
-        Vehicle(model, seed, options.battery_percent), LocalFrame(*options.home[index]),
+        Vehicle(model, seed, options.battery_percent,
+                **({"ground": options.terrain} if options.terrain else {})),
+        LocalFrame(*options.home[index]),
         Faults(refuse_arm=options.refuse_arm, refuse_mode=options.refuse_mode,
                lock_params=options.lock_params, stuck_params=options.stuck_params,
                ardupilot=options.ardupilot, mode_lies=options.lie_about_mode),
@@ -185,6 +212,9 @@ def _parser() -> argparse.ArgumentParser:
                     "on standard input are faults: " + ", ".join(faults.FAULTS) + ".",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = parser.add_argument
+    add("--terrain", type=_terrain, default=None, metavar="FILE.npz",
+        help="ground under the drone: heights (a, b), origin (2,) and cell, metres from where it "
+             "stands; flat without")
     add("--port", type=_port, default=14540,
         help="UDP port where MAVSDK listens; the instance is added")
     add("--local-port", type=_port_or_any, default=0,

@@ -52,8 +52,10 @@ class Vehicle:
     yaw : ENU, radians
     """
 
-    def __init__(self, model: VehicleModel, seed: int = 0, battery_percent: float = 100.0):
-        self.model = model
+    def __init__(self, model: VehicleModel, seed: int = 0, battery_percent: float = 100.0,
+                 ground=lambda east, north: 0.0):
+        """ground : (east, north) → height of the ground there, metres, 0 where it stands."""
+        self.model, self._ground = model, ground
         self.position = [0.0, 0.0, 0.0]
         self.velocity = [0.0, 0.0, 0.0]
         self.yaw = math.pi / 2
@@ -64,6 +66,11 @@ class Vehicle:
         self.broken = False     # a motor is lost: nothing holds it
         self._gust, self._trim = [0.0, 0.0], [0.0, 0.0]
         self._random = random.Random(seed)
+
+    @property
+    def height(self) -> float:
+        """Above the ground beneath, metres."""
+        return self.position[2] - self._ground(*self.position[:2])
 
     @property
     def battery_percent(self) -> float:
@@ -79,7 +86,7 @@ class Vehicle:
         return self.power_w / self.voltage
 
     def fly(self, velocity_setpoint, yaw_setpoint: float, dt: float) -> None:
-        """One time step in the air (motors on), never below the ground (up = 0)."""
+        """One time step in the air (motors on), never below the ground."""
         m = self.model
         decay = math.exp(-dt / m.gust_time_s)
         spread = self.gust * math.sqrt(1 - decay * decay)
@@ -103,8 +110,8 @@ class Vehicle:
         push = [a + t + p for a, t, p in zip(push, self._trim, push_of_air, strict=True)]
         self.velocity = [v + a * dt for v, a in zip(self.velocity, (*push, lift), strict=True)]
         self.position = [p + v * dt for p, v in zip(self.position, self.velocity, strict=True)]
-        if self.position[2] <= 0:
-            self.position[2] = 0.0
+        if self.height <= 0:
+            self.position[2] -= self.height
             self.velocity[2] = max(self.velocity[2], 0.0)
 
         turn = (yaw_setpoint - self.yaw + math.pi) % (2 * math.pi) - math.pi
@@ -142,8 +149,9 @@ class Vehicle:
         self.velocity = [e + share * (air[0] - e), n + share * (air[1] - n),
                          max(u - GRAVITY * dt, -FALL_SPEED)]
         self.position = [p + v * dt for p, v in zip(self.position, self.velocity, strict=True)]
-        if self.position[2] <= 0:
-            self.position[2], self.velocity = 0.0, [0.0, 0.0, 0.0]
+        if self.height <= 0:
+            self.position[2] -= self.height
+            self.velocity = [0.0, 0.0, 0.0]
         self.yaw = (self.yaw + 6.0 * dt + math.pi) % (2 * math.pi) - math.pi
         self.power_w = self.model.hover_power
         self._spend(dt)
