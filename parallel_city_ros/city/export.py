@@ -21,7 +21,12 @@ from parallel_city_ros.city.gazebo import is_plain, write_world, write_world_of_
 from parallel_city_ros.city.local import LOCAL
 from parallel_city_ros.city.model import Building, City, HeightSource, Solid
 from parallel_city_ros.city.octomap import write_bt
-from parallel_city_ros.city.osm import METRES_PER_LEVEL, MIN_ASSUMED_HEIGHT_M
+from parallel_city_ros.city.osm import (
+    METRES_PER_LEVEL,
+    MIN_ASSUMED_HEIGHT_M,
+    OBSTACLE_OF_KIND,
+    OBSTACLES,
+)
 from parallel_city_ros.city.terrain import Ground, ground_of
 from parallel_city_ros.city.voxels import VoxelGrid
 from parallel_city_ros.errors import CityFileError, ConfigError
@@ -30,6 +35,9 @@ from parallel_city_ros.files import write_atomically
 DEGREE_DIGITS = 10      # 0.01 mm: less than what decides whether a voxel is touched
 LEAST_M = 0.001         # of a height that is written
 EXACT_FLOAT32 = 1 << 24     # whole numbers up to it are exact
+# Of what is no building. A tree is not `natural`: that is flat to readers who know only buildings.
+KIND_TAGS = {o.kind: {key: value} for (key, value), o in OBSTACLES.items()} | {
+    "tree": {"building": "tree"}}
 CONCRETE = (0.76, 0.72, 0.66, 1.0)
 
 
@@ -279,17 +287,19 @@ def write_geojson(city: City, path: str | Path) -> Export:
     around = [prism for solid in city.solids if (prism := _around(solid, ground)) is not None]
     prisms = [b for b in (*city.buildings, *around)
               if shapely.area(b.footprint) > 0 and b.top_z > LEAST_M]
-    if not prisms:
+    if all(b.kind in OBSTACLE_OF_KIND for b in prisms):
         raise CityFileError(f"{city.name}: holds no buildings with an outline, which is what "
                             "GeoJSON can say; export .bt, .ply or .glb")
+    as_assumed = _what_is_assumed(prisms)
     guessed = [b for b in prisms if b.source is HeightSource.ASSUMED]
-    if all(b.top_z == _what_is_assumed(prisms) for b in guessed):
-        guessed = []
+    odd = {b.kind in OBSTACLE_OF_KIND for b in guessed if b.top_z != as_assumed(b)}
+    guessed = [b for b in guessed if (b.kind in OBSTACLE_OF_KIND) in odd]
+    written = {id(b) for b in guessed}
     frame = city.frame
     collection = {
         "type": "FeatureCollection", "name": city.name, "attribution": city.attribution,
         "origin": [frame.longitude_deg, frame.latitude_deg, frame.altitude_m],
-        "features": [_feature(b, frame, bool(guessed)) for b in prisms]}
+        "features": [_feature(b, frame, id(b) in written) for b in prisms]}
     features = ",\n".join(json.dumps(f, ensure_ascii=False) for f in collection.pop("features"))
     head = json.dumps(collection, ensure_ascii=False)[:-1]
     write_atomically(path, f'{head}, "features": [\n{features}\n]}}\n')
@@ -297,22 +307,24 @@ def write_geojson(city: City, path: str | Path) -> Export:
                   lost=_lost_in_geojson(city, around, len(guessed)))
 
 
-def _what_is_assumed(prisms) -> float:
-    """The height that `read_geojson` will assume, to the last bit."""
+def _what_is_assumed(prisms) -> Callable[[Building], float]:
+    """The height that `read_geojson` will assume of a prism, to the last bit."""
     known = [b.top_z if b.source is HeightSource.MEASURED
              else b.top_z / METRES_PER_LEVEL * METRES_PER_LEVEL
-             for b in prisms if b.source is not HeightSource.ASSUMED]
-    return max(MIN_ASSUMED_HEIGHT_M, round(median(known), 1) if known else 0.0)
+             for b in prisms if b.source is not HeightSource.ASSUMED
+             and b.kind not in OBSTACLE_OF_KIND]
+    usual = max(MIN_ASSUMED_HEIGHT_M, round(median(known), 1) if known else 0.0)
+    return lambda b: OBSTACLE_OF_KIND[b.kind].height if b.kind in OBSTACLE_OF_KIND else usual
 
 
-def _feature(building: Building, frame, guesses: bool) -> dict:
-    properties = {"building": "yes" if building.kind == "building" else building.kind,
-                  "height:source": building.source.value}
+def _feature(building: Building, frame, guessed: bool) -> dict:
+    tags = {"building": "yes" if building.kind == "building" else building.kind}
+    properties = KIND_TAGS.get(building.kind, tags) | {"height:source": building.source.value}
     if building.is_part:
         properties["building:part"] = "yes"
     if building.source is HeightSource.MEASURED:
         properties["height"] = building.top_z
-    elif building.source is HeightSource.LEVELS or guesses:
+    elif building.source is HeightSource.LEVELS or guessed:
         properties["building:levels"] = building.top_z / METRES_PER_LEVEL
     if building.base_z > LEAST_M:
         properties["min_height"] = building.base_z
@@ -353,7 +365,7 @@ def _around(solid: Solid, ground: Ground) -> Building | None:
 def _lost_in_geojson(city, around, guessed: int) -> tuple[str, ...]:
     under = len(city.solids) - len(around)
     others = sorted({b.kind for b in city.buildings} | {s.kind for s in city.solids})
-    others = [kind for kind in others if kind != "building"]
+    others = [kind for kind in others if kind != "building" and kind not in KIND_TAGS]
     raised = sum(b.ground_z is not None for b in city.buildings)
     said = (
         (around, f"{len(around):,} bodies are written as the prisms around them, without the "
