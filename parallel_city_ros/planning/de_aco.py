@@ -20,7 +20,7 @@ import numpy as np
 
 from parallel_city_ros.patrol.evaluator import Scores
 from parallel_city_ros.patrol.kernels import WIDTH_CLASSES, anneal
-from parallel_city_ros.planning.layered import LayeredGraph, best_walk
+from parallel_city_ros.planning.layered import VIEW_CELL_M, LayeredGraph, best_walk
 from parallel_city_ros.planning.rrt import rrt_paths
 from parallel_city_ros.planning.search import Search, Steps, resample
 from parallel_city_ros.planning.spline import BEYOND, Spline
@@ -30,6 +30,8 @@ from parallel_city_ros.settings import check, setting
 FIRST_TREES = 4         # paths before the graph is made: something to fly in no time
 NOISE_WEIGHTS, COVERAGE_WEIGHTS = 16, (0.5, 1.0, 2.0)
 LINEARISATIONS = 6      # of F around a seed, each a dynamic programme
+TUBES = (4.0, 2.5), (2.0, 1.25)    # m between nodes, aside and up, around the best walk
+FINE_VIEW_CELL_M = 2.0
 MEMORY = 6              # of L-SHADE
 ELITES = 0.11           # share of the population that are elites, without pheromone
 ARCHIVE = 1.4           # size of the archive in populations
@@ -93,53 +95,34 @@ class DeAco(Search):
 
     def _graph_seeds(self, seeds: _Seeds) -> Steps:
         evaluator, task = self.evaluator, self.evaluator.task
-        graph = LayeredGraph(evaluator, self.stopped)
-        gains = graph.gains(self.stopped) if graph.connected else None
-        if gains is None:
-            return
-        lengths, noise = graph.lengths(), graph.noise()
-        points = task.track_points + 2
-        per_layer = points / (graph.layers + 1)     # track points for each node
-        known = set()
-
-        def walk(f1_cells, f2_m, f3):
-            if self.stopped():
-                return None
-            a, c = best_walk(graph, gains, lengths, noise, 1 / f2_m, per_layer / f3, 1 / f1_cells)
-            key = a.tobytes() + c.tobytes()
-            if key in known:
-                return None
-            known.add(key)
-            return resample(graph.path(a, c), points)
-
-        cell = evaluator.grid.resolution
+        walks = _Walks(self, LayeredGraph.between_ends(evaluator, self.stopped), VIEW_CELL_M)
+        cell, camera = evaluator.grid.resolution, evaluator.scene.camera
         distance = float(np.linalg.norm(np.subtract(task.goal, task.start)))
-        camera = evaluator.scene.camera
         swath = 2 * min(camera.reach, task.max_altitude * camera.slope) * distance / cell**2
-        quiet, loud = noise[noise > 0].min(initial=np.inf), noise.max()
-        if not np.isfinite(quiet):
-            quiet, loud = 1.0, 1.0
-        found = [walk(share * swath, 1.05 * distance, level * points)
-                 for level in np.geomspace(min(quiet, loud), loud + 1, NOISE_WEIGHTS)
-                 for share in COVERAGE_WEIGHTS]
-        found = [path for path in found if path is not None]
-        if not found:
-            return
-        paths = np.array(found)
-        scores = yield paths
-        seeds.add(paths, scores.cost)
-        # F is a quotient: its logarithm is linear around a path, which gives the next weights.
-        for _ in range(LINEARISATIONS):
-            best = np.argsort(scores.cost)[:4]
-            found = [walk(max(scores.coverage_km2[k], 1e-9) * 1e6 / cell**2,
-                          max(scores.carbon[k], 1e-9) * 1000 / task.drone.carbon_per_km,
-                          max(scores.noise_m[k], 0.0) + 1) for k in best]
-            found = [path for path in found if path is not None]
-            if not found:
+        quietest, loudest = walks.noise_range()
+        for level in np.geomspace(quietest, loudest, NOISE_WEIGHTS):
+            for share in COVERAGE_WEIGHTS:
+                walks.add(share * swath, 1.05 * distance, level * (task.track_points + 2))
+        yield from walks.scored(seeds)
+        yield from self._linearise(walks, seeds, 4)
+        for lateral, rise in TUBES:
+            if walks.best is None or self.stopped():
                 return
-            paths = np.array(found)
-            scores = yield paths
-            seeds.add(paths, scores.cost)
+            tube = _Walks(self, LayeredGraph.around(
+                evaluator, walks.best[1], lateral, rise, self.stopped), FINE_VIEW_CELL_M)
+            tube.weights = walks.weights[:1]
+            yield from self._linearise(tube, seeds, 2)
+            if tube.best is not None and tube.best[0] < walks.best[0]:
+                walks = tube
+
+    def _linearise(self, walks: _Walks, seeds: _Seeds, count: int) -> Steps:
+        """F is a quotient: its logarithm is linear around a path, which gives the next weights."""
+        for _ in range(LINEARISATIONS):
+            for weights in walks.weights[:count]:
+                walks.add(*weights)
+            if not walks.found:
+                return
+            yield from walks.scored(seeds)
 
     # 2. evolution
 
@@ -246,6 +229,58 @@ class DeAco(Search):
                                                  for part in (paths, best, scores, arms))
                 continue
             break
+
+
+class _Walks:
+    """Best walks over a layered graph for several weights of the objectives.
+
+    best : cost and (K + 1, 3) nodes of the best so far, None if there is none
+    weights : (f1 in cells, f2 in metres, f3) of the walks scored last, the best first
+    """
+
+    def __init__(self, search: Search, graph: LayeredGraph, view_cell: float):
+        self._search, self._graph = search, graph
+        self._gains = graph.gains(search.stopped, view_cell) if graph.connected else None
+        if self._gains is not None:
+            self._lengths, self._noise = graph.lengths(), graph.noise()
+        self.found: list[np.ndarray] = []
+        self.best: tuple[float, np.ndarray] | None = None
+        self.weights: list[tuple[float, float, float]] = []
+        self._known: set[bytes] = set()
+
+    def noise_range(self) -> tuple[float, float]:
+        """Least and largest noise of a node that makes some; 1 and 1 if none does."""
+        if self._gains is None or not (self._noise > 0).any():
+            return 1.0, 1.0
+        return float(self._noise[self._noise > 0].min()), float(self._noise.max() + 1)
+
+    def add(self, f1_cells: float, f2_m: float, f3: float) -> None:
+        """The walk that is best where an objective is dear by its inverse, if it is new."""
+        if self._gains is None or self._search.stopped():
+            return
+        per_node = (self._search.evaluator.task.track_points + 2) / (self._graph.layers + 1)
+        a, c = best_walk(self._graph, self._gains, self._lengths, self._noise, 1 / f2_m,
+                         per_node / f3, 1 / f1_cells)
+        if (key := a.tobytes() + c.tobytes()) not in self._known:
+            self._known.add(key)
+            self.found.append(self._graph.path(a, c))
+
+    def scored(self, seeds: _Seeds) -> Steps:
+        """Has the walks that were found evaluated and puts them among the seeds."""
+        if not self.found:
+            return
+        task, cell = self._search.evaluator.task, self._search.evaluator.grid.resolution
+        paths = np.array([resample(walk, task.track_points + 2) for walk in self.found])
+        scores = yield paths
+        seeds.add(paths, scores.cost)
+        order = np.argsort(scores.cost, kind="stable")
+        k = order[0]
+        if self.best is None or scores.cost[k] < self.best[0]:
+            self.best = float(scores.cost[k]), self.found[k]
+        self.weights = [(max(scores.coverage_km2[k], 1e-9) * 1e6 / cell**2,
+                         max(scores.carbon[k], 1e-9) * 1000 / task.drone.carbon_per_km,
+                         max(scores.noise_m[k], 0.0) + 1) for k in order]
+        self.found = []
 
 
 class _Seeds:

@@ -39,7 +39,7 @@ class Iaco(Search):
         config, rng, points = self.config, self.rng, self.evaluator.task.track_points + 2
         yield rrt_paths(self.evaluator, max(4, len(self.warm_start)), rng, self.stopped,
                         self.warm_start)
-        graph = LayeredGraph(self.evaluator, self.stopped)
+        graph = LayeredGraph.between_ends(self.evaluator, self.stopped)
         if not graph.connected:
             while True:     # no way on the graph: trees are all there is
                 yield rrt_paths(self.evaluator, 10, rng, self.stopped)

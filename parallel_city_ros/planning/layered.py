@@ -9,7 +9,7 @@ and map are checked for every edge.
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import hypot, radians, tan
+from math import cos, radians, tan
 
 import numpy as np
 from numba import njit
@@ -24,9 +24,12 @@ RISE_M = 5.0
 WIDEST_M = 360.0        # to either side
 SHORTEST_M = 20.0       # between two layers: shorter legs could hardly turn
 VIEW_CELL_M = 4.0       # of the coarse map on which gains are counted
-VIEW_CELLS = 20         # that the camera reaches on it at most
+VIEW_CELLS = 30         # that the camera reaches on it at most
 MOST_NODES = 250_000
 CLIMB_SHARE = 0.98
+WIDEST_TURN_DEG = 120   # that the graph makes use of
+TUBE_SIDE, TUBE_UP = 6, 4   # nodes of a tube to either side, up and down
+TUBE_MOVE = 4           # nodes that a move in it goes aside, up or down
 
 
 class LayeredGraph:
@@ -39,51 +42,70 @@ class LayeredGraph:
     complete is False if it was stopped while being made.
     """
 
-    def __init__(self, evaluator: Evaluator, stopped: Callable[[], bool] = lambda: False):
-        task, self._evaluator = evaluator.task, evaluator
-        start, goal = np.array(task.start, float), np.array(task.goal, float)
-        line = (goal - start)[:2]
-        distance = max(float(np.hypot(*line)), 1e-9)
-        self.layers = n = max(2, min(task.track_points + 1, int(distance / SHORTEST_M)))
-        step = distance / n
-        longest = task.drone.max_speed * task.time_step_s
-        # the path is resampled to the task's points, so that legs of the graph may be longer
-        longest = max(longest, longest * (task.track_points + 1) / n * 0.95)
-        side_slope = tan(radians(min(task.drone.max_turn_deg, 120)) / 2)
-        # the goal is reached from anywhere that half the way leads to
-        widest = min(WIDEST_M, 0.5 * distance * side_slope)
-        heights = np.arange(task.min_altitude, task.max_altitude + 1e-9, RISE_M)
-        lateral = min(LATERAL_M, step * side_slope)
-        lateral = max(lateral, 2 * widest * n * len(heights) / MOST_NODES)
-        half = int(widest / lateral)
-        most_side = int(step * side_slope / lateral + 1e-9)
-        most_rise = int(
-            step * tan(radians(task.drone.max_climb_deg)) * CLIMB_SHARE / RISE_M)
-        self.moves = np.array([
-            (a, c) for a in range(-most_side, most_side + 1)
-            for c in range(-max(1, most_rise), max(1, most_rise) + 1)
-            if hypot(hypot(step, a * lateral), c * RISE_M) <= longest])
-        along, across = line / distance, np.array([-line[1], line[0]]) / distance
-        offsets = (np.arange(2 * half + 1) - half) * lateral
-        nodes = np.empty((n + 1, len(offsets), len(heights), 3))
-        nodes[..., :2] = (start[:2] + np.arange(n + 1)[:, None, None] * step * along
-                          + offsets[None, :, None] * across)[:, :, None, :]
-        nodes[..., 2] = 0.0
-        nodes[..., 2] = evaluator.band(nodes)[0] - task.min_altitude + heights
-        self.first = half, _nearest(nodes[0, half, :, 2], start[2])
-        self.last = half, _nearest(nodes[n, half, :, 2], goal[2])
-        nodes[0][self.first], nodes[n][self.last] = start, goal
-        self.nodes = nodes
-        self.free = np.zeros((n, *nodes.shape[1:3], len(self.moves)), bool)
+    def __init__(self, evaluator: Evaluator, nodes: np.ndarray, moves: np.ndarray, first, last,
+                 stopped: Callable[[], bool] = lambda: False):
+        task, scene, self._evaluator = evaluator.task, evaluator.scene, evaluator
+        self.nodes, self.moves, self.first, self.last = nodes, moves, first, last
+        nodes[0][first], nodes[-1][last] = task.start, task.goal
+        self.layers = n = len(nodes) - 1
+        self.free = np.zeros((n, *nodes.shape[1:3], len(moves)), bool)
         self.complete = False
-        scene = evaluator.scene
+        # the path is resampled to the task's points, so that legs of the graph may be longer
+        longest = scene.limits.longest_leg * max(1.0, 0.95 * (task.track_points + 1) / n)
         wider = scene._replace(limits=scene.limits._replace(longest_leg=longest))
         for k in range(n):
             if stopped():
                 return
-            layer_edges(wider, nodes[k], nodes[k + 1], self.moves, self.free[k])
-        _keep_reachable(self.free, self.moves, *self.first, *self.last)
+            layer_edges(wider, nodes[k], nodes[k + 1], moves, self.free[k])
+        _keep_straight(self.free, nodes, moves, *np.subtract(task.goal, task.start)[:2],
+                       cos(radians(min(task.drone.max_turn_deg, WIDEST_TURN_DEG) / 2)))
+        _keep_reachable(self.free, moves, *first, *last)
         self.complete = True
+
+    @classmethod
+    def between_ends(cls, evaluator: Evaluator, stopped=lambda: False) -> LayeredGraph:
+        """Over all the map that a path from start to goal may come to."""
+        task = evaluator.task
+        start, goal = np.array(task.start, float), np.array(task.goal, float)
+        line = (goal - start)[:2]
+        distance = max(float(np.hypot(*line)), 1e-9)
+        n = max(2, min(task.track_points + 1, int(distance / SHORTEST_M)))
+        step = distance / n
+        side_slope = tan(radians(min(task.drone.max_turn_deg, WIDEST_TURN_DEG)) / 2)
+        # the goal is reached from anywhere that half the way leads to
+        widest = min(WIDEST_M, 0.5 * distance * side_slope)
+        heights = np.arange(task.min_altitude, task.max_altitude + 1e-9, RISE_M)
+        lateral = max(min(LATERAL_M, step * side_slope),
+                      2 * widest * n * len(heights) / MOST_NODES)
+        half = int(widest / lateral)
+        most_side = int(step * side_slope / lateral + 1e-9)
+        most_rise = max(1, int(step * evaluator.scene.limits.tan_climb * CLIMB_SHARE / RISE_M))
+        along, across = line / distance, np.array([-line[1], line[0]]) / distance
+        offsets = (np.arange(2 * half + 1) - half) * lateral
+        nodes = np.zeros((n + 1, len(offsets), len(heights), 3))
+        nodes[..., :2] = (start[:2] + np.arange(n + 1)[:, None, None] * step * along
+                          + offsets[None, :, None] * across)[:, :, None, :]
+        nodes[..., 2] = evaluator.band(nodes)[0] - task.min_altitude + heights
+        first = half, _nearest(nodes[0, half, :, 2], start[2])
+        last = half, _nearest(nodes[n, half, :, 2], goal[2])
+        return cls(evaluator, nodes, _moves(most_side, most_rise), first, last, stopped)
+
+    @classmethod
+    def around(cls, evaluator: Evaluator, path: np.ndarray, lateral: float, rise: float,
+               stopped=lambda: False) -> LayeredGraph:
+        """In a tube around the (K + 1, 3) nodes of a path, finer; metres between nodes."""
+        task = evaluator.task
+        line = np.subtract(task.goal, task.start)[:2]
+        across = np.array([-line[1], line[0]]) / max(float(np.hypot(*line)), 1e-9)
+        sides = (np.arange(2 * TUBE_SIDE + 1) - TUBE_SIDE) * lateral
+        heights = (np.arange(2 * TUBE_UP + 1) - TUBE_UP) * rise
+        nodes = np.empty((len(path), len(sides), len(heights), 3))
+        nodes[:] = path[:, None, None, :]
+        nodes[..., :2] += (sides[:, None] * across)[None, :, None, :]
+        nodes[..., 2] += heights
+        nodes[..., 2] = np.clip(nodes[..., 2], *evaluator.band(nodes))
+        middle = TUBE_SIDE, TUBE_UP
+        return cls(evaluator, nodes, _moves(TUBE_MOVE, TUBE_MOVE), middle, middle, stopped)
 
     @property
     def connected(self) -> bool:
@@ -104,11 +126,13 @@ class LayeredGraph:
         height = self.nodes[..., 2] - ground
         return np.where(height <= limit, limit - height + 1.0, 0.0)
 
-    def gains(self, stopped: Callable[[], bool] = lambda: False) -> np.ndarray | None:
+    def gains(self, stopped: Callable[[], bool] = lambda: False,
+              view_cell: float = VIEW_CELL_M) -> np.ndarray | None:
         """(K, A, C, M) float32 worth in cells of the map of what is seen from the end of each
-        edge and not from its beginning; None if it was stopped."""
+        edge and not from its beginning, counted on cells of about view_cell metres; None if it
+        was stopped."""
         scene = self._evaluator.scene
-        coarse = max(VIEW_CELL_M, scene.camera.reach / VIEW_CELLS)
+        coarse = max(view_cell, scene.camera.reach / VIEW_CELLS)
         factor = max(1, round(coarse / scene.camera.cell))
         of = slice(factor // 2, None, factor)
         surface = np.ascontiguousarray(scene.surface[of, of])
@@ -140,8 +164,30 @@ def best_walk(graph: LayeredGraph, gains, lengths, noise, per_metre: float, per_
                       per_cell, *graph.first, *graph.last)
 
 
+def _moves(side: int, up: int) -> np.ndarray:
+    return np.array([(a, c) for a in range(-side, side + 1) for c in range(-up, up + 1)])
+
+
 def _nearest(heights, z) -> int:
     return int(np.argmin(np.abs(heights - z)))
+
+
+@njit(cache=True, nogil=True)
+def _keep_straight(free, nodes, moves, east, north, least_cos):
+    """Takes away the edges whose course is more than half a turn off that from start to goal."""
+    n, width, height, count = free.shape
+    far = np.sqrt(east * east + north * north)
+    for k in range(n):
+        for a in range(width):
+            for c in range(height):
+                for m in range(count):
+                    if free[k, a, c, m]:
+                        b, d = a + moves[m, 0], c + moves[m, 1]
+                        dx = nodes[k + 1, b, d, 0] - nodes[k, a, c, 0]
+                        dy = nodes[k + 1, b, d, 1] - nodes[k, a, c, 1]
+                        along = dx * east + dy * north
+                        if along < (least_cos - 1e-9) * np.sqrt(dx * dx + dy * dy) * far:
+                            free[k, a, c, m] = False
 
 
 @njit(cache=True, nogil=True)
