@@ -44,10 +44,11 @@ def test_plans_are_certified_and_no_worse_than_the_straight_flight(city, outcome
 @pytest.mark.parametrize("name", PLANNERS)
 def test_same_seed_same_plan_and_another_seed_another(city, outcomes, name):
     grid, task = city
-    path = outcomes[name].plan.path
     again, other = (plan(grid, PlanRequest(task=task, planner_id=name, seed=seed,
-                                           evaluation_budget=BUDGET)).plan.path for seed in (2, 3))
-    assert np.array_equal(path, again) and not np.array_equal(path, other)
+                                           evaluation_budget=BUDGET)) for seed in (2, 3))
+    assert np.array_equal(outcomes[name].plan.path, again.plan.path)
+    # the best path of two seeds may be the same walk over the graph, not all of the population
+    assert not np.array_equal(outcomes[name].population, other.population)
 
 
 @pytest.mark.parametrize("name", PLANNERS)
