@@ -14,6 +14,7 @@ from parallel_city_ros.city.twin import CityEvent
 from parallel_city_ros.city.voxels import VoxelGrid
 
 SLAB_M = 14.0               # thickness of the ground plate that the model stands on
+MOST_NODES = 500            # of the relief of the ground, along one side
 DAYLIGHT_REACH_M = 70.0     # farther walls do not darken a street
 SUPERSAMPLING = 2
 DAYLIGHT_RAYS = 3           # for each of the SUPERSAMPLING² samples of a pixel
@@ -115,12 +116,28 @@ def prism_mesh(event: CityEvent):
 
 
 def _plate(grid: VoxelGrid):
+    """The ground on a slab; hills are a relief with walls down to the slab's bottom."""
     lower = grid.origin - (0, 0, SLAB_M)
     nx, ny, _ = grid.shape
-    box = o3d.t.geometry.TriangleMesh.create_box(
-        nx * grid.resolution, ny * grid.resolution, SLAB_M).translate(
-        Tensor(lower.astype(np.float32)))
-    return _mesh(box.vertex.positions.numpy(), box.triangle.indices.numpy())
+    if grid.terrain.is_flat:
+        box = o3d.t.geometry.TriangleMesh.create_box(
+            nx * grid.resolution, ny * grid.resolution, SLAB_M).translate(
+            Tensor(lower.astype(np.float32)))
+        return _mesh(box.vertex.positions.numpy(), box.triangle.indices.numpy())
+    x, y = (lower[d] + np.linspace(0, n * grid.resolution, min(n, MOST_NODES) + 1)
+            for d, n in ((0, nx), (1, ny)))
+    a, b = len(x), len(y)
+    top = np.stack(np.meshgrid(x, y, indexing="ij"), axis=-1)
+    top = np.dstack([top, grid.ground_at(top)])
+    bottom = top * (1, 1, 0) + (0, 0, lower[2])
+    number = np.arange(a * b).reshape(a, b)
+    quads = [np.stack([number[:-1, :-1], number[1:, :-1], number[1:, 1:], number[:-1, 1:]],
+                      axis=-1).reshape(-1, 4)]
+    for rim in (number[:, 0], number[-1], number[::-1, -1], number[0, ::-1]):
+        quads.append(np.stack([rim[:-1] + a * b, rim[1:] + a * b, rim[1:], rim[:-1]], axis=-1))
+    quads = np.concatenate(quads)
+    return _mesh(np.concatenate([top, bottom]).reshape(-1, 3),
+                 np.concatenate([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]]))
 
 
 class CityScene:
