@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
 
 from parallel_city_ros.city.voxels import VoxelGrid
+from parallel_city_ros.city.zones import Zone, ZoneKind, read_zones, zone_mask
 from parallel_city_ros.cpss.comparison import Comparison, compare, patrol_part, waypoints_passed
-from parallel_city_ros.cpss.ledger import CoverageLedger, LedgerConfig
+from parallel_city_ros.cpss.ledger import WEIGHT_STEPS, CoverageLedger, LedgerConfig
 from parallel_city_ros.errors import ConfigError
 from parallel_city_ros.patrol.certificate import certify
 from parallel_city_ros.patrol.evaluator import Evaluator
@@ -19,6 +21,7 @@ from parallel_city_ros.patrol.plan import PatrolPlan, weights_hash
 from parallel_city_ros.settings import check, setting
 
 VERSIONS_KEPT = 8       # of the map and of the weights, for plans made on older ones
+BESIDE_PRIORITY = 0.5   # worth of ground while other ground has priority
 PASSED_M = 10.0         # a waypoint counts as passed within this distance
 
 
@@ -26,6 +29,9 @@ PASSED_M = 10.0         # a waypoint counts as passed within this distance
 class MonitorConfig:
     drones: str = setting("drone_1", "namespaces of the drones, separated by commas")
     history_folder: str = setting("", "folder of history.jsonl and the ledger; '': not kept")
+    zones_file: str = setting("", "zones of privacy, which are worth nothing to see, and of "
+                                  "priority: ED-269, GeoJSON or OpenStreetMap, several separated "
+                                  "by commas; '': none")
     least_confidence: float = setting(0.5, "of a report that is passed on to the map",
                                       low=0, high=1)
     state_period_s: float = setting(1.0, "s of wall time between two states", above=0)
@@ -71,6 +77,8 @@ class LoopMonitor:
                 raise ConfigError(f"history_folder {self._folder} cannot be made ({error})"
                                   ) from error
         self._kept = self._flights_kept()
+        self._zones: list[Zone] = []
+        self._zone_masks: tuple | None = None    # the zones that they are of, privacy, priority
 
     def _flights_kept(self) -> set[str]:
         """Ids of the flights in the history; a line that was cut off is passed over."""
@@ -93,6 +101,9 @@ class LoopMonitor:
             self._grids.clear()
             for patrol in self.patrols.values():    # of another city: not to be judged on this
                 patrol.closed, patrol.comparison, patrol.evaluator = True, None, None
+            self._zones = [zone for name in self._config.zones_file.split(",") if name.strip()
+                           for zone in read_zones(name.strip(), grid.frame)]
+            self._zone_masks = None
             self.ledger = CoverageLedger(grid.surface.shape, self._config.ledger)
             if self._folder is not None and self._ledger_file(grid).exists():
                 self.ledger.load(self._ledger_file(grid))
@@ -103,12 +114,27 @@ class LoopMonitor:
 
     def weights(self, now_s: float) -> np.ndarray:
         """(nx, ny) worth of the ground now; remembered, to judge plans that are made for it."""
-        weights = self.ledger.weights(now_s)
+        weights = self._zoned(self.ledger.weights(now_s), now_s)
         self._weights[weights_hash(weights)] = weights
         while len(self._weights) > VERSIONS_KEPT + 1:
             self._weights.popitem(last=False)
             self._weights[""] = None
         return weights
+
+    def _zoned(self, weights, now_s: float) -> np.ndarray:
+        """Nothing where nobody is to be filmed, half of it outside areas that have priority."""
+        at = datetime.fromtimestamp(now_s, timezone.utc)
+        active = tuple(zone for zone in self._zones if zone.active(at))
+        if not active:
+            return weights
+        if self._zone_masks is None or self._zone_masks[0] != active:
+            grid = self.grid
+            self._zone_masks = active, *(
+                zone_mask(active, kind, grid.origin, grid.resolution, weights.shape, at)
+                for kind in (ZoneKind.PRIVACY, ZoneKind.PRIORITY))
+        _, private, first = self._zone_masks
+        worth = np.where(first | ~first.any(), weights, BESIDE_PRIORITY * weights)
+        return np.rint(np.where(private, 0.0, worth) * WEIGHT_STEPS) / WEIGHT_STEPS
 
     def on_plan(self, drone: str, plan: PatrolPlan, flight_id: str = "") -> None:
         """A drone begins to fly a plan.

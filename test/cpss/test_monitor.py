@@ -107,3 +107,21 @@ def test_a_broken_ledger_and_a_folder_that_cannot_be(grid, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="history_folder"):
         monitor_of(grid, tmp_path / "file")
+
+
+def test_zones_change_what_the_ground_is_worth(grid, tmp_path):
+    def square(zone, east, **more):
+        corners = [grid.frame.to_wgs84((x, y, 0.0)) for x, y in (
+            (east, 20), (east + 40, 20), (east + 40, 60), (east, 60), (east, 20))]
+        return {"type": "Feature", "properties": {"zone": zone} | more, "geometry": {
+            "type": "Polygon", "coordinates": [[[lon, lat] for lat, lon, _ in corners]]}}
+    zones = tmp_path / "zones.geojson"
+    zones.write_text(json.dumps({"type": "FeatureCollection", "features": [
+        square("privacy", 100.0), square("priority", 200.0, end="2026-11-24T12:00:00Z")]}))
+    monitor = LoopMonitor(MonitorConfig(zones_file=str(zones)))
+    monitor.on_map(grid)
+    noon = 1795521600.0     # 2026-11-24 12:00 UTC
+    before, after = monitor.weights(noon - 60), monitor.weights(noon + 60)
+    private, first, beside = (60, 20), (110, 20), (10, 20)      # cells of 2 m
+    assert (before[private], before[first], before[beside]) == (0.0, 1.0, 0.5)
+    assert (after[private], after[first], after[beside]) == (0.0, 1.0, 1.0)
