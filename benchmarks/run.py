@@ -52,9 +52,15 @@ def measure(repeats: int) -> dict[str, tuple[float, str]]:
     event = CityEvent(event_id="crane", kind="crane", lower_z=0.0, upper_z=130.0, footprint=(
         (x - 20, y - 20), (x + 20, y - 20), (x + 20, y + 20), (x - 20, y + 20)))
     track = np.repeat(found.path, 60, axis=0)
+    by_table = Evaluator(grid, task)
+    by_table.exact = False
+    many = np.repeat(paths, 20, axis=0)
+    by_table(paths)     # the views are made
 
     def feasible_plan():
-        outcome = plan(grid, PlanRequest(task=task, evaluation_budget=POPULATION))
+        feasible = []
+        outcome = plan(grid, PlanRequest(task=task), cancelled=lambda: bool(feasible),
+                       on_progress=lambda p: feasible.append(p) if p.feasible else None)
         assert outcome.plan is not None
     return {
         "city file to buildings": (median_s(lambda: read_osm(helsinki_file()), repeats), "s"),
@@ -63,6 +69,10 @@ def measure(repeats: int) -> dict[str, tuple[float, str]]:
         "event to new map version": (median_s(lambda: Twin(grid).add(event), repeats), "s"),
         "exact evaluator with occlusion": (
             POPULATION / median_s(lambda: evaluator(paths), repeats), "paths/s"),
+        "table of views, warm": (
+            len(many) / median_s(lambda: by_table(many), repeats), "paths/s"),
+        "de_aco, 20,000 evaluations": (median_s(
+            lambda: plan(grid, PlanRequest(task=task)), min(repeats, 3)), "s"),
         "50 RRT paths": (median_s(
             lambda: rrt_paths(evaluator, POPULATION, np.random.default_rng(1)), repeats), "s"),
         "first feasible, certified plan": (median_s(feasible_plan, repeats), "s"),
