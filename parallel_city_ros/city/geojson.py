@@ -1,55 +1,91 @@
 """GeoJSON city files (RFC 7946): building outlines with `height` or `levels`.
 
 Properties carry the tags of OpenStreetMap's "Simple 3D Buildings", as numbers or texts;
-`levels` is short for `building:levels`. Members of the collection beyond the RFC, which
-permits them: `name`, `attribution`, and `origin` [longitude, latitude, altitude], where
-the map frame has its zero.
+`levels` is short for `building:levels`. Trees, masts and the like are told by the tags of
+OpenStreetMap too, or by `building` if it names one of `NO_BUILDINGS`. Members of the
+collection beyond the RFC, which permits them: `name`, `attribution`, and `origin` [longitude,
+latitude, altitude], where the map frame has its zero. Coordinates are degrees, unless the
+member `crs` of the format's first edition (2008) names another system.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import shapely
 
 from parallel_city_ros.city.model import City
+from parallel_city_ros.city.options import UNTOLD, ReadOptions
 from parallel_city_ros.city.osm import (
+    HEIGHT_TAGS,
     MAX_HEIGHT_M,
+    MAX_LEVELS,
+    OBSTACLES,
     Area,
     assemble,
+    mend,
     parse_length_m,
     parse_levels,
     require_file,
 )
-from parallel_city_ros.errors import CityFileError
-from parallel_city_ros.geo import LocalFrame
+from parallel_city_ros.city.vector import HEIGHTS, usual_name
+from parallel_city_ros.city.vector import LEVELS as USUAL_LEVELS
+from parallel_city_ros.errors import CityFileError, ConfigError
+from parallel_city_ros.geo import LocalFrame, SourceCrs
 
-LENGTHS = ("height", "building:height", "min_height")
+LENGTHS = (*HEIGHT_TAGS, "min_height", "roof:height")
 LEVELS = ("building:levels", "roof:levels", "building:min_level")
+WIDTHS = ("diameter_crown", "diameter")     # of a tree or mast that is only a point
 # An outline with none of these stands too, at an assumed height, unless it says that it is flat.
 BUILDING_KEYS = ("building", "building:part", *LENGTHS, *LEVELS)
 FLAT_KEYS = ("amenity", "boundary", "highway", "landuse", "leisure", "natural", "place",
              "railway", "waterway")
 UNKNOWN = (None, "", -1)    # how data sets write that they do not know
+# Kinds of obstacles; tower, chimney and water_tower are kinds of buildings too.
+NO_BUILDINGS = ("tree", "mast", "crane", "communications_tower", "power_tower")
+DEGREES = re.compile(r"CRS84|\b4326\b|\b4979\b")
 
 
 class _Broken(ValueError):
     """What is wrong with a feature; the reader adds file and feature."""
 
 
-def read_geojson(path: str | Path) -> City:
+@dataclass(frozen=True)
+class _Reading:
+    """What holds for every feature of a file.
+
+    source : reference system of the positions; None: longitude and latitude
+    height, levels : property that says how high a building is, in metres or storeys, beside the
+        tags of OpenStreetMap; "": none
+    asked : whether the property was named by the options, and has to be right
+    """
+
+    source: SourceCrs | None = None
+    height: str = ""
+    levels: str = ""
+    asked: bool = False
+
+
+def read_geojson(path: str | Path, options: ReadOptions = UNTOLD,
+                 frame: LocalFrame | None = None) -> City:
     """Read the buildings of a GeoJSON file.
 
-    The frame's origin is the file's `origin`, or else the south-west corner of the built
-    area. The third coordinate of positions is not used: heights are above flat ground.
+    The third coordinate of positions is not used: heights are above flat ground.
+
+    options : crs is used where the file names no system and its positions are not degrees
+    frame : local frame to read into; None: its origin is the file's `origin`, or else the
+        south-west corner of the built area
 
     Raises
     ------
     CityFileError
-        If the file is missing, is not GeoJSON, or has no buildings, or if a building's
-        outline or height is broken; the message names the feature.
+        If the file is missing, is not GeoJSON, or has no buildings, if a building's outline or
+        height is broken, in which case the message names the feature, or if its positions are
+        not of its reference system.
     """
     path = require_file(path)
     try:
@@ -57,27 +93,42 @@ def read_geojson(path: str | Path) -> City:
     except (OSError, ValueError, RecursionError) as error:
         raise CityFileError(f"{path}: cannot be read as GeoJSON ({error}); the file is cut off or "
                             "of another kind, export it again") from error
-    areas, skipped = [], 0
-    for number, feature in enumerate(_features(path, document)):
+    features = _features(path, document)
+    reading = _reading(path, document, features, options)
+    areas, obstacles, skipped = [], [], 0
+    for number, feature in enumerate(features):
         name = f"feature {number}"
         try:
             if not isinstance(feature, dict) or feature.get("type") != "Feature":
                 raise _Broken("is not of type Feature")
             identity = _identity(feature, number)
             name += "" if identity == f"feature/{number}" else f" ({identity})"
-            area = _area(feature, identity)
+            area = _area(feature, identity, reading)
         except _Broken as error:
             raise CityFileError(f"{path}: {name} {error}") from None
         if area is None:
             skipped += 1
         else:
-            areas.append(area)
+            (areas if area.kind == "building" else obstacles).append(area)
     if not areas:
         raise CityFileError(f"{path}: holds no buildings (no Polygon or MultiPolygon that stands "
                             "above the ground); choose a file of building outlines")
+    x0, y0, x1, y1 = shapely.total_bounds([a.polygon for a in (*areas, *obstacles)])
+    if (source := reading.source) is not None:
+        try:
+            source.check_within_area_of_use([x0, x1, x0, x1], [y0, y0, y1, y1])
+        except ConfigError as error:
+            raise CityFileError(f"{path}: {error}; name the right one, or export it in longitude "
+                                "and latitude (EPSG:4326)") from error
+    frame = frame or _frame(path, document, areas, source)
+    to_enu = None if source is None else lambda x, y: source.to_enu(frame, x, y)
+    notes = [f"{what} are those of the property {name!r}"
+             for what, name in (("heights", reading.height), ("storeys", reading.levels))
+             if name and not reading.asked]
     attribution = document.get("attribution", "")
-    return assemble(path.name, _frame(path, document, areas), areas, skipped,
-                    attribution if isinstance(attribution, str) else "")
+    return assemble(path.name, frame, areas, skipped,
+                    attribution if isinstance(attribution, str) else "", obstacles, notes, to_enu,
+                    "EPSG:4326" if source is None else source.name)
 
 
 def _features(path, document) -> list:
@@ -87,19 +138,63 @@ def _features(path, document) -> list:
     if kind != "FeatureCollection" or not isinstance(document.get("features"), list):
         raise CityFileError(f"{path}: is JSON, but neither a GeoJSON FeatureCollection nor a "
                             "Feature")
-    crs = json.dumps(document.get("crs"))
-    if crs != "null" and not any(name in crs for name in ("CRS84", "4326", "4979")):
-        raise CityFileError(f"{path}: its coordinates are in another system ({crs}); export it "
-                            "in longitude and latitude, as RFC 7946 asks (EPSG:4326)")
     return document["features"]
 
 
-def _frame(path, document, areas) -> LocalFrame:
-    if (origin := document.get("origin")) is None:
-        lon, lat, _, _ = shapely.total_bounds([a.polygon for a in areas])
-        return LocalFrame(float(lat), float(lon))
+def _reading(path, document, features, options: ReadOptions) -> _Reading:
+    properties = [f.get("properties") for f in features if isinstance(f, dict)]
+    names = dict.fromkeys(name for p in properties if isinstance(p, dict) for name in p)
+    source = _source_crs(path, document, features, options)
+    if asked := options.height_attribute:
+        if asked not in names:
+            raise CityFileError(f"{path}: has no property {asked!r}; it has "
+                                + (", ".join(names) or "none"))
+        return _Reading(source, height=asked, asked=True)
+    others = [n for n in names if n not in (*LENGTHS, *LEVELS, "levels")]
+    return _Reading(source, "" if names.keys() & set(HEIGHT_TAGS) else usual_name(others, HEIGHTS),
+                    "" if names.keys() & {"levels", "building:levels"}
+                    else usual_name(others, USUAL_LEVELS))
+
+
+def _source_crs(path, document, features, options: ReadOptions) -> SourceCrs | None:
+    said = document.get("crs")
+    if said is None:
+        text = "" if _are_degrees(features) else options.crs
+    elif DEGREES.search(json.dumps(said)):
+        text = ""
+    else:
+        text = said.get("properties") if isinstance(said, dict) else None
+        text = text.get("name") or text.get("code") if isinstance(text, dict) else None
+        text = f"EPSG:{text}" if isinstance(text, int) else text
+        if not isinstance(text, str):
+            raise CityFileError(f"{path}: its coordinates are in another system "
+                                f"({json.dumps(said)}) that is not named; export it in longitude "
+                                "and latitude, as RFC 7946 asks (EPSG:4326)")
     try:
-        lon, lat = _position(origin)
+        return SourceCrs(text) if text else None
+    except ConfigError as error:
+        raise CityFileError(f"{path}: {error}") from error
+
+
+def _are_degrees(features) -> bool:
+    """Whether the first position there is could be longitude and latitude."""
+    for feature in features:
+        geometry = feature.get("geometry") if isinstance(feature, dict) else None
+        first = geometry.get("coordinates") if isinstance(geometry, dict) else None
+        while isinstance(first, list) and first and isinstance(first[0], list):
+            first = first[0]
+        if isinstance(first, list) and len(first) > 1 and all(
+                isinstance(v, int | float) for v in first[:2]):
+            return abs(first[0]) <= 180 and abs(first[1]) <= 90
+    return True
+
+
+def _frame(path, document, areas, source: SourceCrs | None) -> LocalFrame:
+    if (origin := document.get("origin")) is None:
+        x, y, _, _ = shapely.total_bounds([a.polygon for a in areas])
+        return LocalFrame(float(y), float(x)) if source is None else source.frame_at(x, y)
+    try:
+        lon, lat = _position(origin, None)
     except _Broken as error:
         raise CityFileError(f"{path}: origin {error}") from None
     return LocalFrame(lat, lon, float(origin[2]) if len(origin) > 2 else 0.0)
@@ -114,57 +209,84 @@ def _identity(feature, number) -> str:
     return f"feature/{number}"
 
 
-def _area(feature, identity) -> Area | None:
-    """The outline in degrees with its tags; None for what is no building."""
+def _area(feature, identity, reading: _Reading) -> Area | None:
+    """The outline as in the file with its tags; None for what is no building or obstacle."""
     geometry, properties = feature.get("geometry"), feature.get("properties")
     if properties is None:
         properties = {}
     if not isinstance(properties, dict):
         raise _Broken("has properties that are not an object")
-    if geometry is None or _is_flat(properties):
+    obstacle = _obstacle(properties)
+    if geometry is None or (obstacle is None and _is_flat(properties, reading)):
         return None
     kind = geometry.get("type") if isinstance(geometry, dict) else None
+    source, coordinates = reading.source, geometry.get("coordinates") if kind else None
     if kind == "Polygon":
-        polygon = _polygon(geometry.get("coordinates"))
+        polygon = _polygon(coordinates, source)
     elif kind == "MultiPolygon":
         polygon = shapely.MultiPolygon([
-            _polygon(part) for part in _list(geometry.get("coordinates"), "polygons")])
+            _polygon(part, source) for part in _list(coordinates, "polygons")])
+    elif obstacle is not None and kind == "Point":
+        polygon = shapely.Point(_positions([coordinates], source))
+    elif obstacle is not None and kind == "LineString":
+        polygon = shapely.LineString(_positions(coordinates, source))
     elif kind in ("Point", "MultiPoint", "LineString", "MultiLineString", "GeometryCollection"):
         return None
     else:
         raise _Broken(f"has a geometry of unknown type {kind!r}")
-    if not polygon.is_valid:
-        polygon = shapely.make_valid(polygon, method="structure", keep_collapsed=False)
-    if not polygon.area > 0:
+    mended = "Polygon" in kind and not polygon.is_valid
+    if mended:
+        polygon = mend(polygon)
+    if "Polygon" in kind and not polygon.area > 0:
         raise _Broken("has an outline without area")
-    return Area(identity, _tags(properties), polygon,
-                is_part=not _says(properties, "building") and _says(properties, "building:part"))
+    return Area(identity, _tags(properties, reading), polygon,
+                is_part=not _says(properties, "building") and _says(properties, "building:part"),
+                kind=obstacle or "building", mended=mended)
+
+
+def _obstacle(properties) -> str | None:
+    """The kind of a tree, mast or the like; None for anything else."""
+    if properties.get("building") in NO_BUILDINGS:
+        return properties["building"]
+    if _says(properties, "building") or _says(properties, "building:part"):
+        return None
+    return next((o.kind for (key, value), o in OBSTACLES.items()
+                 if properties.get(key) == value), None)
 
 
 def _says(properties, key) -> bool:
     return properties.get(key) not in (None, "", "no", False)
 
 
-def _is_flat(properties) -> bool:
+def _is_flat(properties, reading: _Reading) -> bool:
     if properties.get("building") in ("no", False) and not _says(properties, "building:part"):
         return True
-    return any(_says(properties, key) for key in FLAT_KEYS) and \
-        not any(_says(properties, key) for key in (*BUILDING_KEYS, "levels"))
+    return any(_says(properties, key) for key in FLAT_KEYS) and not any(
+        _says(properties, key)
+        for key in (*BUILDING_KEYS, "levels", *filter(None, (reading.height, reading.levels))))
 
 
-def _tags(properties) -> dict[str, str]:
+def _tags(properties, reading: _Reading) -> dict[str, str]:
     values = {"building:levels": properties.get("levels")} | properties
+    if reading.asked:
+        values["height"] = properties.get(reading.height)
     tags = {}
     for keys, parse, most in ((LENGTHS, parse_length_m, f"{MAX_HEIGHT_M:g} m"),
-                              (LEVELS, parse_levels, "250 storeys")):
+                              (LEVELS, parse_levels, f"{MAX_LEVELS} storeys")):
         for key in keys:
             value = values.get(key)
             if value in UNKNOWN:
                 continue
             if isinstance(value, bool) or not isinstance(value, str | int | float) \
                     or parse(str(value)) is None:
-                raise _Broken(f"has {key} {value!r}, which is no number from 0 to {most}")
+                name = reading.height if reading.asked and key == "height" else key
+                raise _Broken(f"has {name} {value!r}, which is no number from 0 to {most}")
             tags[key] = str(value)
+    # By other names they are only guessed to be heights, and those that are none are noted.
+    for key, name in (("height", reading.height), ("building:levels", reading.levels)):
+        if name and properties.get(name) not in UNKNOWN:
+            tags.setdefault(key, str(properties[name]))
+    tags |= {key: str(properties[key]) for key in WIDTHS if _says(properties, key)}
     tags["building:part"] = "yes" if _says(properties, "building:part") else "no"
     return tags
 
@@ -175,18 +297,23 @@ def _list(value, what) -> list:
     return value
 
 
-def _polygon(rings) -> shapely.Polygon:
-    shell, *holes = [_ring(ring) for ring in _list(rings, "rings")]
+def _polygon(rings, source) -> shapely.Polygon:
+    shell, *holes = [_ring(ring, source) for ring in _list(rings, "rings")]
     return shapely.Polygon(shell, holes)
 
 
-def _ring(positions) -> list[tuple[float, float]]:
-    ring = []
+def _positions(positions, source) -> list[tuple[float, float]]:
+    found = []
     for position in _list(positions, "positions"):
         try:
-            ring.append(_position(position))
+            found.append(_position(position, source))
         except _Broken as error:
             raise _Broken(f"has a position that {error}") from None
+    return found
+
+
+def _ring(positions, source) -> list[tuple[float, float]]:
+    ring = _positions(positions, source)
     if len(ring) < 4 or ring[0] != ring[-1]:
         raise _Broken(f"has a ring of {len(ring)} positions that is not closed; the last must "
                       "repeat the first, at least four in all" if ring[0] != ring[-1]
@@ -194,15 +321,16 @@ def _ring(positions) -> list[tuple[float, float]]:
     return ring
 
 
-def _position(value) -> tuple[float, float]:
-    """Longitude and latitude, degrees."""
+def _position(value, source: SourceCrs | None) -> tuple[float, float]:
+    """x and y of a reference system; None: longitude and latitude, degrees."""
     numbers = value if isinstance(value, list) else []
     if len(numbers) < 2 or not all(
             isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v)
             for v in numbers):
         raise _Broken(f"is not a list of finite numbers: {value!r}")
-    lon, lat = float(numbers[0]), float(numbers[1])
-    if not (abs(lon) <= 180 and abs(lat) <= 90):
+    x, y = float(numbers[0]), float(numbers[1])
+    if source is None and not (abs(x) <= 180 and abs(y) <= 90):
         raise _Broken(f"is not longitude, latitude in degrees: {value!r}; if the file is in "
-                      "metres, export it as RFC 7946 asks (EPSG:4326)")
-    return lon, lat
+                      "metres, export it as RFC 7946 asks (EPSG:4326), or name its reference "
+                      "system with --crs")
+    return x, y

@@ -122,6 +122,7 @@ class Area:
     polygon : in longitude and latitude, degrees, or as `assemble` is told; of an obstacle also a
         point or a line
     kind : building, or one of `OBSTACLES`
+    mended : whether the file's outline crossed itself
     """
 
     area_id: str
@@ -129,6 +130,7 @@ class Area:
     polygon: shapely.Geometry
     is_part: bool
     kind: str = "building"
+    mended: bool = False
 
 
 def _height(tags) -> tuple[float | None, HeightSource]:
@@ -178,31 +180,37 @@ def _format(path: Path) -> str:
 
 
 def _objects(path: Path, keys: Sequence[str]) -> Iterator[tuple[str, dict[str, str], object]]:
-    """Id, tags and geometry in degrees of what has one of the keys, but for bare relations.
+    """Id, tags and geometry in degrees of what has one of the keys.
 
-    Closed ways are the area in them; the geometry is None where that is not valid.
+    Closed ways and multipolygons are the area in them; the geometry is None where there is none.
     """
     factory, wanted = osmium.geom.WKBFactory(), osmium.filter.KeyFilter(*keys)
     processor = osmium.FileProcessor(osmium.io.File(str(path), _format(path)))
+    pending = {}        # closed ways; libosmium is silent about those that cross themselves
     for found in processor.with_areas(wanted).with_filter(wanted):
-        shape = None
-        if isinstance(found, osmium.osm.Area):
+        tags = {tag.k: tag.v for tag in found.tags}
+        if isinstance(found, osmium.osm.Node):
+            yield f"node/{found.id}", tags, shapely.Point(found.lon, found.lat)
+        elif isinstance(found, osmium.osm.Way):
+            # an extract may lack the far end of a way that leaves it
+            corners = [(n.lon, n.lat) for n in found.nodes if n.location.valid()]
+            if found.is_closed() and tags.get("area") != "no":
+                if len(corners) == len(found.nodes):
+                    pending[f"way/{found.id}"] = tags, corners
+            elif len(corners) > 1:
+                yield f"way/{found.id}", tags, shapely.LineString(corners)
+        elif isinstance(found, osmium.osm.Area):
             name = f"{'way' if found.from_way() else 'relation'}/{found.orig_id()}"
             try:
                 shape = shapely.from_wkb(factory.create_multipolygon(found), on_invalid="raise")
             except (RuntimeError, shapely.errors.GEOSException):
-                pass
-        elif isinstance(found, osmium.osm.Node):
-            name, shape = f"node/{found.id}", shapely.Point(found.lon, found.lat)
-        elif isinstance(found, osmium.osm.Way) and not found.is_closed():
-            # an extract may lack the far end of a way that leaves it
-            corners = [(n.lon, n.lat) for n in found.nodes if n.location.valid()]
-            if len(corners) < 2:
-                continue
-            name, shape = f"way/{found.id}", shapely.LineString(corners)
-        else:
-            continue
-        yield name, {tag.k: tag.v for tag in found.tags}, shape
+                shape = None
+            if shape is not None or name not in pending:
+                pending.pop(name, None)
+                yield name, tags, shape
+    for name, (tags, corners) in pending.items():
+        crossed = shapely.Polygon(corners) if len(corners) > 3 else shapely.Polygon()
+        yield name, tags, shapely.MultiPolygon([crossed]) if mend(crossed).area > 0 else None
 
 
 def read_tagged(path: str | Path, keys: Sequence[str]) -> list[Area]:
@@ -336,13 +344,11 @@ def assemble(name: str, frame: LocalFrame, areas: list[Area], skipped: int, attr
     """
     notes = list(notes)
     project = to_enu or (lambda lon, lat: frame.to_enu(lat, lon))
-    mended = 0
     for area in (*areas, *obstacles):
         area.polygon = shapely.transform(area.polygon, lambda c: project(c[:, 0], c[:, 1])[:, :2])
         if not area.polygon.is_valid:
-            area.polygon = mend(area.polygon)
-            mended += 1
-    if mended:
+            area.polygon, area.mended = mend(area.polygon), True
+    if mended := sum(a.mended for a in (*areas, *obstacles)):
         notes.append(f"{mended:,} outlines cross themselves: mended")
     areas, doubled = _without_doubles(areas)
     if doubled:

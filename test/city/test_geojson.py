@@ -3,15 +3,18 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import shapely
 
 from parallel_city_ros.city.geojson import read_geojson
 from parallel_city_ros.city.model import HeightSource
+from parallel_city_ros.city.options import ReadOptions
 from parallel_city_ros.city.osm import helsinki_file, read_osm
 from parallel_city_ros.city.readers import read_city
 from parallel_city_ros.city.voxels import voxelise
 from parallel_city_ros.errors import CityFileError
+from parallel_city_ros.geo import LocalFrame, SourceCrs
 
 SMALL_CITY = Path(__file__).parents[2] / "worlds" / "small_city.geojson"
 SQUARE = [[[25.0, 60.0], [25.001, 60.0], [25.001, 60.001], [25.0, 60.001], [25.0, 60.0]]]
@@ -134,7 +137,11 @@ def test_broken_features_are_named(write, broken, words):
     ({"features": []}, "no buildings"), ({"features": 3}, "neither"),
     ({"type": "Topology"}, "neither"), ({"origin": [900, 0]}, "origin"),
     ({"origin": "here"}, "origin"),
-    ({"crs": {"properties": {"name": "urn:ogc:def:crs:EPSG::25832"}}}, "25832.*EPSG:4326")])
+    ({"crs": {"properties": {"name": "urn:ogc:def:crs:EPSG::25832"}}},
+     "outside the area of EPSG:25832.*EPSG:4326"),
+    ({"crs": {"type": "name", "properties": {"name": "EPSG:0"}}}, "EPSG:0' names no"),
+    ({"crs": {"type": "link", "properties": {"href": "x"}}}, "not named.*EPSG:4326"),
+    ({"crs": 7}, "not named")])
 def test_broken_collections_say_what_is_wrong(write, members, words):
     with pytest.raises(CityFileError, match=words):
         read_geojson(write(feature(), **members))
@@ -164,3 +171,116 @@ def test_other_files_are_refused(tmp_path, content):
         read_city(path)
     with pytest.raises(CityFileError, match="no such file"):
         read_city(tmp_path / "nowhere.osm")
+
+
+# --- other systems, other names, trees ----------------------------------------------------
+
+CRS = "EPSG:25835"
+FRAME = LocalFrame(60.0, 25.0, 3.0)
+
+
+def in_metres(rings):
+    """Longitude and latitude → metres of CRS."""
+    source = SourceCrs(CRS)
+    x, y = 385000.0, 6653000.0      # a metre is a metre to 1 part in 2,000
+    middle = source.frame_at(x, y)
+    return [[(np.array([x, y]) + middle.to_enu(lat, lon)[:2]).tolist() for lon, lat in ring]
+            for ring in rings]
+
+
+@pytest.mark.parametrize("crs", [
+    {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::25835"}},
+    {"type": "name", "properties": {"name": "EPSG:25835"}},
+    {"type": "EPSG", "properties": {"code": 25835}}, None])
+def test_metres_of_a_system_that_the_file_or_the_caller_names(write, crs):
+    metres = in_metres(SQUARE)
+    path = write(feature({"height": 9}, metres), crs=crs)
+    city = read_geojson(path, ReadOptions(crs=CRS if crs is None else ""))
+    assert city.crs == CRS
+    assert city.extent[:2] == pytest.approx((0, 0), abs=5.0)    # the grid's north is not north
+    there = SourceCrs(CRS).to_enu(city.frame, *np.array(metres[0]).T)[:, :2]
+    (building,) = city.buildings
+    assert shapely.hausdorff_distance(building.footprint.boundary,
+                                      shapely.LinearRing(there)) < 1e-6
+    again = read_geojson(path, ReadOptions(crs=CRS), FRAME)
+    assert again.frame == FRAME
+    there = SourceCrs(CRS).to_enu(FRAME, *np.array(metres[0]).T)[:, :2]
+    assert shapely.hausdorff_distance(again.buildings[0].footprint.boundary,
+                                      shapely.LinearRing(there)) < 1e-6
+
+
+def test_a_system_that_another_file_needs_does_not_change_degrees(write):
+    path = write(feature({"height": 9}))
+    plain, told = read_geojson(path), read_geojson(path, ReadOptions(crs=CRS))
+    assert plain.frame == told.frame and plain.crs == told.crs == "EPSG:4326"
+
+
+def test_mixed_systems_are_refused(write):
+    with pytest.raises(CityFileError, match="feature 1.*degrees.*EPSG:4326"):
+        read_geojson(write(feature({"height": 9}), feature({"height": 9}, in_metres(SQUARE))))
+    with pytest.raises(CityFileError, match="outside the area of EPSG:25835"):
+        read_geojson(write(feature({"height": 9}, in_metres(SQUARE)), feature({"height": 9}),
+                           crs={"type": "name", "properties": {"name": CRS}}))
+
+
+def test_heights_by_the_name_that_is_asked_for(write):
+    path = write(feature({"height": 9, "top": 14.5}), feature({"top": None}, moved(SQUARE, 0.01)))
+    assert read_geojson(path).buildings[0].top_z == 9
+    city = read_geojson(path, ReadOptions(height_attribute="top"))
+    assert [b.top_z for b in city.buildings] == [14.5, 14.5]
+    assert [b.source for b in city.buildings] == [HeightSource.MEASURED, HeightSource.ASSUMED]
+    with pytest.raises(CityFileError, match="no property 'roof'; it has height, top"):
+        read_geojson(path, ReadOptions(height_attribute="roof"))
+    broken = write(feature({"top": "tall"}))
+    with pytest.raises(CityFileError, match="has top 'tall'"):
+        read_geojson(broken, ReadOptions(height_attribute="top"))
+
+
+def test_heights_by_usual_names(write):
+    city = read_geojson(write(
+        feature({"HAUTEUR": 21.5, "NB_ETAGES": 3}),
+        feature({"HAUTEUR": None, "NB_ETAGES": 3}, moved(SQUARE, 0.01)),
+        feature({"HAUTEUR": "?"}, moved(SQUARE, 0.02))))
+    assert [b.top_z for b in city.buildings] == pytest.approx([21.5, 9.6, 15.6])
+    assert [b.source.value for b in city.buildings] == ["measured", "levels", "assumed"]
+    told = " ".join(city.notes)
+    assert "'HAUTEUR'" in told and "1 heights are none, such as height=? of feature/2" in told
+
+
+def test_a_frame_of_another_file_wins_over_the_origin(write):
+    path = write(feature({"height": 9}), origin=[25.5, 60.5, 12.0])
+    city = read_geojson(path, frame=FRAME)
+    assert city.frame == FRAME
+    assert city.extent[:2] == pytest.approx((0.0, 0.0), abs=1e-3)
+
+
+def test_what_crosses_itself_or_is_there_twice_is_noted(write):
+    bow = [[[25.01, 60.0], [25.011, 60.001], [25.011, 60.0], [25.01, 60.001], [25.01, 60.0]]]
+    backwards = [SQUARE[0][::-1]]
+    city = read_geojson(write(feature({"height": 5}), feature({"height": 8}, backwards),
+                              feature({"height": 6}, bow)))
+    assert [b.top_z for b in city.buildings] == [8.0, 6.0]
+    assert (city.n_buildings, city.n_skipped) == (2, 1)
+    assert shapely.get_num_geometries(city.buildings[1].footprint) == 2     # both its wings
+    told = " ".join(city.notes)
+    assert "1 outlines cross themselves" in told and "1 outlines are there twice" in told
+
+
+def test_parts_that_stand_on_each_other_are_not_the_same(write):
+    city = read_geojson(write(
+        feature({"building:part": "yes", "height": 10}),
+        feature({"building:part": "yes", "min_height": 10, "height": 30})))
+    assert [(b.base_z, b.top_z) for b in city.buildings] == [(0.0, 10.0), (10.0, 30.0)]
+
+
+def test_trees_and_masts_stand_and_are_not_counted(write):
+    city = read_geojson(write(
+        feature({"height": 9}), feature({"natural": "tree", "height": "8 m"}, [25.01, 60.0],
+                                        "Point"),
+        feature({"building": "mast", "height": 40}, moved(SQUARE, 0.02)),
+        feature({"natural": "tree_row"}, [[25.0, 60.01], [25.001, 60.01]], "LineString"),
+        feature({"building": "tower", "height": 50}, moved(SQUARE, 0.03))))
+    assert {b.kind: b.top_z for b in city.buildings[:4]} == {
+        "building": 50.0, "tree": 8.0, "mast": 40.0}
+    assert city.n_buildings == 2 and sum(city.height_sources.values()) == 2
+    assert [b.kind for b in city.buildings] == ["building", "building", "tree", "mast", "tree"]

@@ -1,6 +1,7 @@
 """Reading real OpenStreetMap data, and files that are not."""
 
 import json
+import math
 import subprocess
 import sys
 from importlib.metadata import distribution
@@ -8,7 +9,9 @@ from importlib.metadata import distribution
 import numpy as np
 import pytest
 
-from parallel_city_ros.city.osm import parse_length_m, read_osm
+from parallel_city_ros.city.model import HeightSource
+from parallel_city_ros.city.options import ReadOptions
+from parallel_city_ros.city.osm import parse_length_m, parse_levels, read_osm, read_tagged
 from parallel_city_ros.errors import CityFileError
 from parallel_city_ros.geo import LocalFrame
 
@@ -22,6 +25,7 @@ def test_helsinki_is_counted(helsinki_file):
     city = read_osm(helsinki_file)
     assert (city.n_buildings, city.n_parts) == (446, 133)
     assert sum(city.height_sources.values()) == 572     # seven are building and part in one
+    assert sum(b.kind == "building" for b in city.buildings) == 557
     assert all(b.base_z < b.top_z for b in city.buildings)
     assert all(b.footprint.area > 0 for b in city.buildings)
 
@@ -36,9 +40,19 @@ def test_parts_replace_their_outline(helsinki_file):
 
 @pytest.mark.parametrize("text, metres", [
     ("12", 12.0), ("12.13 m", 12.13), ("12,5", 12.5), ("40 ft", 12.192), ("7'6\"", 2.286),
+    ("~12", 12.0), ("ca. 12 m", 12.0), ("10-12", 12.0), ("10 – 12 m", 12.0), ("30-40 ft", 12.192),
+    ("10;12.5", 12.5), ("12;tall", 12.0), ("7 ft 6 in", 2.286), ("6'", 1.8288), ("1200 cm", 12.0),
+    ("12 metres", 12.0), ("0", 0.0), ("10-12-14", None), ("12-", None), ("12 parsecs", None),
     ("3000000", None), ("-3", None), ("nan", None), ("tall", None), ("", None), (None, None)])
 def test_heights_as_people_write_them(text, metres):
     assert parse_length_m(text) == (None if metres is None else pytest.approx(metres))
+
+
+@pytest.mark.parametrize("text, levels", [
+    ("4", 4), ("2.5", 2.5), ("2,5", 2.5), ("3-4", 4), ("3;5", 5), ("~3", 3), ("9999", None),
+    ("-1", None), ("4 m", None), ("", None), (None, None)])
+def test_levels_as_people_write_them(text, levels):
+    assert parse_levels(text) == levels
 
 
 def test_cut_off_file_is_named(helsinki_file, tmp_path):
@@ -53,6 +67,180 @@ def test_city_without_buildings_is_refused(tmp_path):
     empty.write_text("<osm version='0.6'><node id='1' version='1' lat='60' lon='24'/></osm>")
     with pytest.raises(CityFileError, match="no buildings"):
         read_osm(empty)
+
+
+# --- files written here -------------------------------------------------------------------
+
+
+class Extract:
+    """An .osm file: nodes and closed ways in metres from 60° N 24° E."""
+
+    def __init__(self):
+        self.lines, self.number = [], 0
+
+    def node(self, east, north, **tags):
+        self.number += 1
+        lat = 60 + north / 111_412.0
+        lon = 24 + east / 55_800.0
+        self.lines.append((0, f"<node id='{self.number}' version='1' lat='{lat:.9f}' "
+                              f"lon='{lon:.9f}'>{self._tags(tags)}</node>"))
+        return self.number
+
+    def way(self, corners, **tags):
+        nodes = [self.node(*c) for c in corners]
+        nodes = [nodes[corners.index(c)] for c in corners]      # closed by the same node
+        self.number += 1
+        refs = "".join(f"<nd ref='{n}'/>" for n in nodes)
+        self.lines.append((1, f"<way id='{self.number}' version='1'>{refs}{self._tags(tags)}"
+                              "</way>"))
+        return self.number
+
+    def house(self, east=0.0, size=20.0, **tags):
+        return self.way([(east, 0), (east + size, 0), (east + size, size), (east, size),
+                         (east, 0)], **{"building": "yes"} | tags)
+
+    def write(self, path):
+        body = "".join(line for _, line in sorted(self.lines, key=lambda line: line[0]))
+        path.write_text(f"<osm version='0.6'>{body}</osm>", encoding="utf-8")
+        return path
+
+    @staticmethod
+    def _tags(tags):
+        return "".join("<tag k={!r} v={!r}/>".format(k.replace("__", ":"), v.replace(
+            '"', "&quot;").replace("'", "&apos;")) for k, v in tags.items())
+
+
+@pytest.fixture
+def extract():
+    return Extract()
+
+
+def kinds(city):
+    return [b for b in city.buildings if b.kind != "building"]
+
+
+def test_trees_masts_and_towers_stand_and_are_not_counted(extract, tmp_path):
+    extract.house(height="10")
+    tree = extract.node(60, 0, natural="tree", height="9 m", diameter_crown="6")
+    plain = extract.node(80, 0, natural="tree")
+    mast = extract.node(100, 0, man_made="mast", height="100 ft")
+    pylon = extract.node(120, 0, power="tower")
+    chimney = extract.way([(140, 0), (146, 0), (146, 6), (140, 0)], man_made="chimney",
+                          est_height="44")
+    extract.way([(0, 60), (50, 60)], natural="tree_row", height="8")
+    extract.node(160, 0, man_made="flagpole")
+    extract.node(170, 0, man_made="tower", layer="-1")
+    city = read_osm(extract.write(tmp_path / "a.osm"))
+    assert (city.n_buildings, city.n_parts, sum(city.height_sources.values())) == (1, 0, 1)
+    found = {b.building_id: b for b in kinds(city)}
+    assert {b.kind for b in kinds(city)} == {"tree", "mast", "power_tower", "chimney"}
+    assert len(found) == 6
+    round_one = found[f"node/{tree}"]
+    assert (round_one.top_z, round_one.source) == (9.0, HeightSource.MEASURED)
+    assert 9 * math.pi <= round_one.footprint.area <= 9 * math.pi * 1.05    # around the circle
+    assert found[f"node/{plain}"].source is HeightSource.ASSUMED
+    assert found[f"node/{mast}"].top_z == pytest.approx(30.48)
+    assert found[f"node/{pylon}"].footprint.area > 100
+    assert found[f"way/{chimney}"].top_z == 44.0
+    assert found[f"way/{chimney}"].footprint.area == pytest.approx(18.0, rel=0.01)
+    assert "3 trees" in city.notes[0] and "1 power tower" in city.notes[0]
+    assert "2 of them at an assumed height" in city.notes[0]
+    assert all(b.base_z == 0 for b in kinds(city))
+
+
+def test_a_closed_row_of_trees_is_a_ring(extract, tmp_path):
+    extract.house()
+    extract.way([(100, 0), (200, 0), (200, 100), (100, 100), (100, 0)], natural="tree_row")
+    (row,) = kinds(read_osm(extract.write(tmp_path / "a.osm")))
+    assert len(row.footprint.interiors) == 1 and row.footprint.area < 400 * 9
+
+
+def test_a_tower_with_a_building_is_a_building(extract, tmp_path):
+    extract.house(man_made="water_tower", height="30")
+    city = read_osm(extract.write(tmp_path / "a.osm"))
+    assert city.n_buildings == 1 and city.buildings[0].kind == "building"
+
+
+def test_trees_alone_are_no_city(extract, tmp_path):
+    extract.node(60, 0, natural="tree")
+    with pytest.raises(CityFileError, match="no buildings"):
+        read_osm(extract.write(tmp_path / "a.osm"))
+
+
+@pytest.mark.parametrize("tags, base, top", [
+    ({"height": "20", "min_height": "5"}, 5.0, 20.0),
+    ({"building__levels": "3", "roof__height": "4"}, 0.0, 13.6),
+    ({"building__levels": "3", "roof__levels": "1"}, 0.0, 12.8),
+    ({"building__levels": "2.5"}, 0.0, 8.0),
+    ({"est_height": "17"}, 0.0, 17.0), ({"height": "~18"}, 0.0, 18.0),
+    ({"height": "10;12"}, 0.0, 12.0), ({"height": "12", "min_height": "12"}, 0.0, 12.0),
+    ({"height": "nonsense", "building__levels": "5"}, 0.0, 16.0)])
+def test_tags_of_height(extract, tmp_path, tags, base, top):
+    extract.house(**tags)
+    (building,) = read_osm(extract.write(tmp_path / "a.osm")).buildings
+    assert (building.base_z, building.top_z) == pytest.approx((base, top))
+    assert building.source is not HeightSource.ASSUMED
+
+
+@pytest.mark.parametrize("value", ["3000000", "-5", "0", "0 m", "tall"])
+def test_a_height_that_is_none_is_not_known_and_noted(extract, tmp_path, value):
+    first = extract.house(height=value)
+    extract.house(east=50, height=value)
+    city = read_osm(extract.write(tmp_path / "a.osm"))
+    assert all(b.source is HeightSource.ASSUMED and b.top_z == 12.0 for b in city.buildings)
+    assert f"2 heights are none, such as height={value} of way/{first}" in city.notes[0]
+
+
+def test_of_doubled_outlines_the_highest_stands(extract, tmp_path):
+    extract.house(height="10")
+    second = extract.house(height="14")
+    extract.house()
+    city = read_osm(extract.write(tmp_path / "a.osm"))
+    assert (city.n_buildings, city.n_skipped) == (1, 2)
+    assert [(b.building_id, b.top_z) for b in city.buildings] == [(f"way/{second}", 14.0)]
+    assert "2 outlines are there twice" in city.notes[0]
+
+
+def test_a_part_of_its_outline_is_no_double(extract, tmp_path):
+    extract.house(height="10")
+    part = extract.house(height="11", building="no", building__part="yes", min_height="3")
+    city = read_osm(extract.write(tmp_path / "a.osm"))
+    assert (city.n_buildings, city.n_parts, city.n_skipped) == (1, 1, 0)
+    assert [b.building_id for b in city.buildings] == [f"way/{part}"]
+
+
+def test_outlines_that_cross_themselves_are_mended(extract, tmp_path):
+    bow = extract.way([(0, 0), (20, 20), (20, 0), (0, 20), (0, 0)], building="yes", height="9")
+    extract.way([(50, 0), (60, 0), (50, 0)], building="yes")        # no area at all
+    city = read_osm(extract.write(tmp_path / "a.osm"))
+    (wings,) = city.buildings
+    assert wings.building_id == f"way/{bow}"
+    assert wings.footprint.area == pytest.approx(200, rel=0.01)
+    assert "1 outlines cross themselves: mended" in city.notes and city.n_skipped == 1
+
+
+def test_a_frame_and_a_tag_that_are_given(extract, tmp_path):
+    extract.house(height="10", ridge="13")
+    path = extract.write(tmp_path / "a.osm")
+    frame = LocalFrame(59.999, 24.001, 7.0)
+    city = read_osm(path, ReadOptions(height_attribute="ridge"), frame)
+    assert city.frame == frame and city.buildings[0].top_z == 13.0
+    own = read_osm(path)
+    lat, lon, _ = own.frame.to_wgs84(np.array([own.buildings[0].footprint.centroid.x,
+                                               own.buildings[0].footprint.centroid.y, 0.0]))
+    there = city.buildings[0].footprint.centroid
+    assert (there.x, there.y) == pytest.approx(tuple(frame.to_enu(lat, lon)[:2]), abs=1e-3)
+    city = read_osm(path, ReadOptions(height_attribute="eaves"))
+    assert city.buildings[0].top_z == 10.0 and "'eaves'" in city.notes[0]
+
+
+def test_what_is_tagged_may_be_a_point_a_line_or_an_area(extract, tmp_path):
+    extract.house()
+    extract.node(5, 5, amenity="school")
+    extract.way([(0, 60), (50, 60)], amenity="bench")
+    extract.way([(0, 0), (9, 0), (9, 9), (0, 0)], amenity="parking")
+    found = read_tagged(extract.write(tmp_path / "a.osm"), ["amenity"])
+    assert [a.polygon.geom_type for a in found] == ["Point", "LineString", "MultiPolygon"]
 
 
 def _info(*arguments):
