@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numba import njit
 from scipy.ndimage import binary_dilation, label
 
+from parallel_city_ros.city.local import metres_per_height_unit
 from parallel_city_ros.city.model import City, HeightRaster, HeightSource
 from parallel_city_ros.city.options import UNTOLD, ReadOptions
 from parallel_city_ros.city.osm import MAX_HEIGHT_M, require_file
@@ -15,11 +18,16 @@ from parallel_city_ros.errors import CityFileError, ConfigError
 from parallel_city_ros.geo import LocalFrame, SourceCrs
 
 HIGHEST_M, LOWEST_M = 9000.0, -500.0    # ground on earth
+DEEPEST_M = -30.0       # a thing's height where its ground is badly known; nothing stands there
 FLAT_SHARE = 0.1        # of pixels at 0 or unknown: fewer, and it can only be terrain
 STEP_M = 1.5            # what stands on the ground rises from it by more
 PIECE = 200             # pixels: terrain does not fall into pieces that are smaller on average
 MOST_CELLS = 400_000_000
 KINDS = ("terrain", "building", "tree")
+UNITS = {"m": 1.0, "metre": 1.0, "meter": 1.0, "metres": 1.0, "meters": 1.0, "ft": 0.3048,
+         "foot": 0.3048, "feet": 0.3048, "us survey foot": 1200 / 3937, "cm": 0.01}
+LATTICE = 32            # cells between places whose pixel is reckoned; between them bilinear
+MAX_PIXEL_ERROR = 0.02  # of a pixel, by which those places may err
 
 
 def is_geotiff(head: bytes) -> bool:
@@ -45,45 +53,41 @@ def read_raster(path: str | Path, options: ReadOptions = UNTOLD,
         If the file is missing, broken, empty, has no CRS or not the one that it names, or heights
         that are none.
     """
-    import rasterio
-    from rasterio.errors import RasterioError
     path = require_file(path)
-    try:
-        with rasterio.open(path) as file:
-            if file.width * file.height > MOST_CELLS:
-                raise CityFileError(f"{path}: {file.width} x {file.height} pixels are more than "
-                                    f"{MOST_CELLS:,}; cut it to the city")
-            band = file.read(1, masked=True)
-            values = np.where(np.ma.getmaskarray(band), np.nan, band.data.astype(float))
-            values = values * file.scales[0] + file.offsets[0]
-            transform, crs, bands = file.transform, file.crs, file.count
-    except (RasterioError, OSError, ValueError) as error:
-        raise CityFileError(f"{path}: cannot be read as GeoTIFF ({error}); the file is cut off or "
-                            "of another kind, export it again") from error
-    text = crs.to_wkt() if crs else options.crs
+    band = _read(path)
+    text = band.crs or options.crs
     if not text:
         raise CityFileError(f"{path}: names no coordinate reference system; give it with --crs, "
                             "such as --crs EPSG:25833")
-    values = np.where(np.isfinite(values), values, np.nan)
-    notes = [] if bands == 1 else [f"{bands} bands: the first one is read"]
-    if not np.isfinite(values).any():
+    if band.transform.is_identity:
+        raise CityFileError(f"{path}: does not say where it lies (no geotransform); export it "
+                            "again with its place")
+    notes = [] if band.bands == 1 else [f"{band.bands} bands: the first one is read"]
+    if not np.isfinite(band.values).any():
         raise CityFileError(f"{path}: holds no heights (every pixel is unknown)")
-    kind = _kind(path, values, options, notes)
-    _check(path, values, kind)
     try:
         source = SourceCrs(text)
-        corners = _apply(transform, [0, values.shape[1], 0, values.shape[1]],
-                         [0, 0, values.shape[0], values.shape[0]])
+        rows, columns = band.values.shape
+        corners = _apply(band.transform, [0, columns, 0, columns], [0, 0, rows, rows])
         source.check_within_area_of_use(*corners)
     except ConfigError as error:
-        raise CityFileError(f"{path}: {error}; give the right one with --crs") from error
+        raise CityFileError(f"{path}: {error}; " + (
+            "the file names a wrong one: correct it there" if band.crs
+            else "give the right one with --crs")) from error
+    unit = UNITS.get(band.unit.lower(), metres_per_height_unit(source.crs))
+    if unit != 1.0:
+        notes.append(f"heights are taken as units of {unit:g} m")
+    values = band.values * unit
+    kind = _kind(path, values, options, notes)
+    _check(path, values, kind)
     if frame is None:
         lowest = float(np.floor(np.nanmin(values))) if kind == "terrain" else 0.0
         frame = source.frame_at(corners[0].min(), corners[1].min(), lowest)
-    raster = _resampled(values, transform, source, frame, kind, corners)
-    things = int(label(np.nan_to_num(raster.heights) > 0)[1]) if kind == "building" else 0
+    raster = _resampled(path, values, band.transform, source, frame, kind)
+    # of the file: on the map's cells, which overlap several pixels, neighbours grow together
+    things = int(label(np.nan_to_num(values) > 0)[1]) if kind == "building" else 0
     if things:
-        notes.append("buildings are counted as groups of cells that touch at an edge")
+        notes.append("buildings are counted as groups of pixels that touch at an edge")
     counts = {s.value: 0 for s in HeightSource} | {HeightSource.MEASURED.value: things}
     return City(
         name=path.name, frame=frame, extent=tuple(float(v) for v in raster.extent),
@@ -91,6 +95,41 @@ def read_raster(path: str | Path, options: ReadOptions = UNTOLD,
         terrain=raster if kind == "terrain" else None, n_buildings=things,
         height_sources=counts, crs=source.name, vertical_datum=source.vertical_datum,
         notes=tuple(notes))
+
+
+@dataclass(frozen=True)
+class _Band:
+    """values : (rows, columns) float, NaN where unknown, in `unit`; crs, unit : "" if not said"""
+
+    values: np.ndarray
+    transform: object       # affine.Affine: column, row → x, y
+    crs: str
+    unit: str
+    bands: int
+
+
+def _read(path: Path) -> _Band:
+    import rasterio
+    from rasterio.errors import NotGeoreferencedWarning, RasterioError
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with rasterio.open(path) as file:
+                if file.width * file.height > MOST_CELLS:
+                    raise CityFileError(f"{path}: {file.width} x {file.height} pixels are more "
+                                        f"than {MOST_CELLS:,}; cut it to the city")
+                band = file.read(1, masked=True)
+                values = np.where(np.ma.getmaskarray(band), np.nan, band.data.astype(float))
+                values = values * file.scales[0] + file.offsets[0]
+                # by its code, as only the registry tells where a CRS is of use
+                authority = file.crs.to_authority() if file.crs else None
+                crs = ":".join(authority) if authority else \
+                    file.crs.to_wkt() if file.crs else ""
+                return _Band(np.where(np.isfinite(values), values, np.nan), file.transform, crs,
+                             file.units[0] or "", file.count)
+    except (RasterioError, OSError, ValueError) as error:
+        raise CityFileError(f"{path}: cannot be read as GeoTIFF ({error}); the file is cut off or "
+                            "of another kind, export it again") from error
 
 
 def _kind(path, values, options, notes) -> str:
@@ -113,7 +152,7 @@ def _kind(path, values, options, notes) -> str:
 
 
 def _check(path, values, kind) -> None:
-    low, high = (LOWEST_M, HIGHEST_M) if kind == "terrain" else (-1.0, MAX_HEIGHT_M)
+    low, high = (LOWEST_M, HIGHEST_M) if kind == "terrain" else (DEEPEST_M, MAX_HEIGHT_M)
     bad = (values < low) | (values > high)
     if bad.any():
         row, column = np.argwhere(bad)[0]
@@ -130,37 +169,60 @@ def _apply(transform, column, row) -> tuple[np.ndarray, np.ndarray]:
             transform.d * column + transform.e * row + transform.f)
 
 
-def _resampled(values, transform, source: SourceCrs, frame, kind, corners) -> HeightRaster:
+def _resampled(path, values, transform, source: SourceCrs, frame, kind) -> HeightRaster:
     """On a grid along the map frame, of cells about as large as the pixels."""
     rows, columns = values.shape
-    enu = source.to_enu(frame, *corners)
-    wide = np.linalg.norm(enu[1] - enu[0]) / columns
-    high = np.linalg.norm(enu[2] - enu[0]) / rows
+    pixels = _lattice(np.linspace(0, columns, 25), np.linspace(0, rows, 25))
+    enu = source.to_enu(frame, *_apply(transform, pixels[..., 0], pixels[..., 1]))[..., :2]
+    wide, high = (np.linalg.norm(np.diff(enu, axis=a), axis=-1).sum(axis=a).min() / n
+                  for a, n in enumerate((columns, rows)))
     cell = max(0.1, round(float(min(wide, high)), 2))
-    # What turns between the two frames is the same everywhere in a city, to a small part of a
-    # pixel: one affine map from ENU to pixels, from the corners.
-    pixels = np.array([[0, 0], [columns, 0], [0, rows], [columns, rows]], float)
-    design = np.column_stack([enu[:, :2], np.ones(4)])
-    to_pixel = np.linalg.lstsq(design, pixels, rcond=None)[0]      # (3, 2)
-    low, top = enu[:, :2].min(axis=0), enu[:, :2].max(axis=0)
+    low, top = enu.min(axis=(0, 1)), enu.max(axis=(0, 1))
     shape = np.maximum(np.ceil((top - low) / cell - 1e-6), 1).astype(int)
+    # Cubic polynomials are as good as the projections over a city, where an affine map is not:
+    # degrees of longitude are shorter in its north.
+    def terms(xy):
+        return np.polynomial.polynomial.polyvander2d(
+            *np.moveaxis(2 * (xy - low) / (top - low) - 1, -1, 0), (3, 3))
+    factors = np.linalg.lstsq(terms(enu[::3, ::3]).reshape(-1, 16),
+                              pixels[::3, ::3].reshape(-1, 2), rcond=None)[0]
+    error = np.abs(terms(enu) @ factors - pixels).max()
+    if error > MAX_PIXEL_ERROR:
+        raise CityFileError(f"{path}: spans {(top - low).max() / 1000:,.0f} km, too much for the "
+                            "frame of a city; cut it to the city")
+    nodes = [low[d] + cell * LATTICE * np.arange(shape[d] // LATTICE + 2) for d in range(2)]
+    to_pixel = terms(_lattice(*nodes)) @ factors
     out = np.full(tuple(shape), np.nan, np.float32)
     if kind == "terrain":
-        _between(values - frame.altitude_m, to_pixel, low[0], low[1], cell, out)
+        _between(values - frame.altitude_m, to_pixel, out)
     else:
-        _highest(values, to_pixel, low[0], low[1], cell, out)
+        _highest(values, to_pixel, error, out)
     return HeightRaster(heights=out, origin=(float(low[0]), float(low[1])), cell=cell, kind=kind)
 
 
+def _lattice(x, y) -> np.ndarray:
+    """(len(x), len(y), 2)"""
+    return np.stack(np.meshgrid(x, y, indexing="ij"), axis=-1)
+
+
 @njit(cache=True, nogil=True)
-def _between(values, to_pixel, x0, y0, cell, out):
+def _pixel(to_pixel, x, y):
+    """Column and row of a place in cells; to_pixel : those of every LATTICE cells."""
+    a, b = int(x // LATTICE), int(y // LATTICE)
+    p, q = x / LATTICE - a, y / LATTICE - b
+    at = ((1 - p) * ((1 - q) * to_pixel[a, b] + q * to_pixel[a, b + 1])
+          + p * ((1 - q) * to_pixel[a + 1, b] + q * to_pixel[a + 1, b + 1]))
+    return at[0], at[1]
+
+
+@njit(cache=True, nogil=True)
+def _between(values, to_pixel, out):
     """Bilinear between the centres of pixels that are known; else the nearest of the four."""
     rows, columns = values.shape
     for i in range(out.shape[0]):
         for j in range(out.shape[1]):
-            x, y = x0 + (i + 0.5) * cell, y0 + (j + 0.5) * cell
-            u = x * to_pixel[0, 0] + y * to_pixel[1, 0] + to_pixel[2, 0] - 0.5
-            v = x * to_pixel[0, 1] + y * to_pixel[1, 1] + to_pixel[2, 1] - 0.5
+            u, v = _pixel(to_pixel, i + 0.5, j + 0.5)
+            u, v = u - 0.5, v - 0.5
             if not (-1.0 <= u <= columns and -1.0 <= v <= rows):
                 continue
             u, v = min(max(u, 0.0), columns - 1.0), min(max(v, 0.0), rows - 1.0)
@@ -178,24 +240,23 @@ def _between(values, to_pixel, x0, y0, cell, out):
 
 
 @njit(cache=True, nogil=True)
-def _highest(values, to_pixel, x0, y0, cell, out):
+def _highest(values, to_pixel, error, out):
     """The highest pixel that a cell may touch: of the box around its four corners."""
     rows, columns = values.shape
+    slack = error - 1e-6    # a pixel that is touched along its edge only does not count
     for i in range(out.shape[0]):
         for j in range(out.shape[1]):
             low_u = low_v = np.inf
             high_u = high_v = -np.inf
             for corner in range(4):
-                x, y = x0 + (i + (corner & 1)) * cell, y0 + (j + (corner >> 1)) * cell
-                u = x * to_pixel[0, 0] + y * to_pixel[1, 0] + to_pixel[2, 0]
-                v = x * to_pixel[0, 1] + y * to_pixel[1, 1] + to_pixel[2, 1]
+                u, v = _pixel(to_pixel, i + (corner & 1), j + (corner >> 1))
                 low_u, high_u = min(low_u, u), max(high_u, u)
                 low_v, high_v = min(low_v, v), max(high_v, v)
             best = np.nan
-            for c in range(max(0, int(np.floor(low_u + 1e-6))),
-                           min(columns, int(np.ceil(high_u - 1e-6)))):
-                for r in range(max(0, int(np.floor(low_v + 1e-6))),
-                               min(rows, int(np.ceil(high_v - 1e-6)))):
+            for c in range(max(0, int(np.floor(low_u - slack))),
+                           min(columns, int(np.ceil(high_u + slack)))):
+                for r in range(max(0, int(np.floor(low_v - slack))),
+                               min(rows, int(np.ceil(high_v + slack)))):
                     if values[r, c] > 0 and not values[r, c] <= best:
                         best = values[r, c]
             out[i, j] = best

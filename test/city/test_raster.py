@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import rasterio
 from rasterio.transform import Affine, from_origin
+from scipy.ndimage import label
 
 from parallel_city_ros.city.options import ReadOptions
 from parallel_city_ros.city.raster import is_geotiff, read_raster
@@ -85,6 +86,17 @@ def test_a_turned_raster_is_turned_back(tmp_path):
     assert grid.is_occupied(SourceCrs("EPSG:25835").to_enu(city.frame, x, y) + (0, 0, 14.5))
 
 
+def test_houses_that_grow_together_on_the_map_are_two_in_the_file(tmp_path):
+    close = np.zeros((40, 60), np.float32)
+    close[10:20, 10:20] = close[10:20, 21:30] = close[21:30, 21:30] = 9.0
+    close[30, 30] = 9.0     # at a corner only
+    path = write(tmp_path / "a.tif", close)
+    for frame in (None, SourceCrs("EPSG:25835").frame_at(X - 101.3, Y - 307.9)):
+        city = read_raster(path, frame=frame)
+        assert city.n_buildings == city.height_sources["measured"] == 4
+        assert any("touch at an edge" in note for note in city.notes)
+
+
 @pytest.mark.parametrize("change, words", [
     (lambda v: np.where(v > 0, 3e6, v), "3e\\+06 m at row 10, column 20.*--kind"),
     (lambda v: v - 50, "-50 m at row 0"), (lambda v: v * np.nan, "no heights")])
@@ -110,6 +122,88 @@ def test_what_cannot_be_read_says_why(tmp_path):
         read_raster(tmp_path / "absent.tif")
 
 
+@pytest.mark.parametrize("kind", ["building", "terrain"])
+def test_degrees_are_no_plane(tmp_path, kind):
+    """Over 9 km at 60° N a plane through the corners is off by tens of metres."""
+    step, rows, columns = 1e-4, 800, 800
+    west, north = 24.9, 60.2
+    values = np.zeros((rows, columns), np.float32)
+    marks = [(20, 20), (20, 770), (400, 400), (400, 20), (770, 770), (770, 400)]
+    for row, column in marks:
+        values[row:row + 3, column:column + 3] = 20.0
+    path = write(tmp_path / "a.tif", values, "EPSG:4326", from_origin(west, north, step, step))
+    city = read_raster(path, ReadOptions(kind=kind))
+    raster = city.terrain or city.surfaces[0]
+    source = SourceCrs("EPSG:4326")
+    for row, column in marks:
+        place = source.to_enu(city.frame, west + (column + 1.5) * step, north - (row + 1.5) * step)
+        i, j = ((place[:2] - raster.origin) / raster.cell).astype(int)
+        assert raster.heights[i, j] + city.frame.altitude_m == 20.0
+        near = raster.heights[i - 8:i + 9, j - 8:j + 9] + city.frame.altitude_m
+        high = np.argwhere(near > 10) * raster.cell
+        middle = high.mean(axis=0) - 8 * raster.cell
+        assert np.abs(middle).max() < 1.5 * raster.cell     # as much on all sides
+    assert kind == "terrain" or city.n_buildings == len(marks)
+
+
+def test_a_continent_is_refused(tmp_path):
+    path = write(tmp_path / "a.tif", HILL, "EPSG:4326", from_origin(0, 60, 0.5, 0.5))
+    with pytest.raises(CityFileError, match="too much for the frame of a city"):
+        read_raster(path, ReadOptions(kind="terrain"))
+
+
+def test_feet(tmp_path):
+    """By the unit of the system (US survey feet of New York), or that of the band."""
+    place = from_origin(985_000, 200_000, 10, 10)
+    path = write(tmp_path / "a.tif", HILL, "EPSG:2263", place)
+    city = read_raster(path, ReadOptions(kind="terrain"))
+    top = np.nanmax(city.terrain.heights) + city.frame.altitude_m
+    assert top == pytest.approx(HILL.max() * 0.3048, abs=0.1)
+    assert city.terrain.cell == pytest.approx(3.05) and "0.3048" in city.notes[0]
+    with rasterio.open(path, "r+") as file:
+        file.units = ("metre",)
+    city = read_raster(path, ReadOptions(kind="terrain"))
+    assert np.nanmax(city.terrain.heights) + city.frame.altitude_m == pytest.approx(
+        HILL.max(), abs=0.1)
+
+
+def test_the_vertical_datum_of_a_compound_system(tmp_path):
+    path = write(tmp_path / "a.tif", HILL, "EPSG:7415", from_origin(85_000, 447_500, 2, 2))
+    city = read_raster(path)
+    assert (city.crs, city.vertical_datum) == ("EPSG:7415", "NAP height")
+
+
+def test_a_system_that_the_file_names_wrongly(tmp_path):
+    path = write(tmp_path / "a.tif", HILL, "EPSG:28992")
+    with pytest.raises(CityFileError, match="outside the area of EPSG:28992.*correct it there"):
+        read_raster(path)
+
+
+def test_a_raster_without_a_place(tmp_path):
+    path = write(tmp_path / "a.tif", HILL, transform=Affine.identity())
+    with pytest.raises(CityFileError, match="where it lies"):
+        read_raster(path)
+
+
+def test_the_frame_of_another_file(tmp_path):
+    frame = SourceCrs("EPSG:25835").frame_at(X - 100, Y - 300, 5.0)
+    city = read_raster(write(tmp_path / "a.tif", HILL), frame=frame)
+    assert city.frame == frame
+    grid = voxelise(city, 2.0)
+    assert grid.ground_at(at(city, 30, 40)) == pytest.approx(HILL[30, 40] - 5, abs=0.1)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
+@pytest.mark.parametrize("compress", [None, "deflate"])
+def test_a_file_that_is_cut_off(tmp_path, share, compress):
+    rough = HILL + np.random.default_rng(1).uniform(0, 1, HILL.shape).astype(np.float32)
+    more = {"compress": compress} if compress else {}
+    path = write(tmp_path / "cut.tif", rough, **more)
+    path.write_bytes(path.read_bytes()[:int(path.stat().st_size * share)])
+    with pytest.raises(CityFileError, match="cut.tif.*cut off"):
+        read_raster(path)
+
+
 @pytest.mark.skipif(not DATA.is_dir(), reason="the sample city files are not here")
 def test_sample_files():
     terrain = read_raster(DATA / "bilbao_crop_DEM.tif")
@@ -118,6 +212,10 @@ def test_sample_files():
     assert np.nanmax(heights) == pytest.approx(91, abs=1)
     buildings = read_raster(DATA / "bilbao_crop_BDSM.tif", frame=terrain.frame)
     assert buildings.surfaces[0].kind == "building" and buildings.surfaces[0].cell == 2.5
+    with rasterio.open(DATA / "bilbao_crop_BDSM.tif") as file:
+        pixels = file.read(1)
+    assert pixels.shape == (400, 400) and buildings.n_buildings == label(pixels > 0)[1]
+    assert np.nanmax(buildings.surfaces[0].heights) == pixels.max()
     assert buildings.extent == pytest.approx(terrain.extent, abs=6.0)
     east, north = terrain.extent[2] - terrain.extent[0], terrain.extent[3] - terrain.extent[1]
     assert (east, north) == (pytest.approx(1000, abs=40), pytest.approx(1000, abs=40))
