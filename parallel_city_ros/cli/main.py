@@ -14,7 +14,7 @@ from parallel_city_ros.errors import ParallelCityError
 COMMANDS = {
     "demo": "The whole loop once: plan, fly, learn, plan again, fly again.",
     "doctor": "Check the environment; say what is missing and how to get it.",
-    "city": "The artificial city: look at a city file.",
+    "city": "The artificial city: look at city files, draw, merge and export them.",
     "plan": "Plan and certify a patrol over a city file.",
     "fly": "Fly a plan, or a fleet's, with simulated or real PX4 drones.",
     "sim": "Simulated PX4 drones for QGroundControl and other tools.",
