@@ -64,8 +64,8 @@ OSM_TAGS = {
     ("aeroway", "aerodrome"): (ZoneKind.NO_FLY,), ("aeroway", "heliport"): (ZoneKind.NO_FLY,),
     ("aeroway", "helipad"): (ZoneKind.NO_FLY,),
 }
-# Metres around what the file knows only as a point: as large as such a place is, and as helicopters
-# need to come and go.
+# Metres around what the file knows only as a point: as large as such a place is, and as
+# helicopters need to come and go.
 POINT_RADIUS_M = {ZoneKind.NO_FLY: 150.0, ZoneKind.PRIVACY: 50.0, ZoneKind.NOISE_SENSITIVE: 50.0}
 
 
