@@ -16,6 +16,7 @@ COMMANDS = {
     "doctor": "Check the environment; say what is missing and how to get it.",
     "city": "The artificial city: look at city files, draw, merge and export them.",
     "plan": "Plan and certify a patrol over a city file.",
+    "bench": "Measure the planners against each other and against libraries.",
     "fly": "Fly a plan, or a fleet's, with simulated or real PX4 drones.",
     "sim": "Simulated PX4 drones for QGroundControl and other tools.",
     "replay": "What happened in a flight, from its log.",
