@@ -155,7 +155,7 @@ class _Loop:
         home = base.frame.to_wgs84((*ends[0][:2], float(base.ground_at(ends[0]))))
         with SimulatedAutopilot(home, speed_factor=self._settings.speed_factor,
                                 seed=self._settings.seed,
-                                options=self._terrain(base.terrain, ends[0])) as autopilot:
+                                ground=base.terrain, stands_at=ends[0]) as autopilot:
             try:
                 self._processes.start_node(
                     "mission_executor", {"address": autopilot.address,
@@ -177,16 +177,6 @@ class _Loop:
         result["success"] = all(result["checks"].values())
         options.note("drawing the pictures")
         return result, sorties, events, pictures.draw_all(self._folder, base, sorties, events)
-
-    def _terrain(self, ground, start) -> tuple[str, ...]:
-        """Options of the simulator for the ground around the start, where it is not flat."""
-        import numpy as np
-        if ground.is_flat:
-            return ()
-        file = self._folder / "logs" / "terrain.npz"
-        np.savez(file, heights=ground.heights, cell=ground.cell,
-                 origin=np.array(ground.origin) - start[:2])
-        return (f"--terrain={file}",)
 
     def _sortie(self, number, task):
         from parallel_city_ros.nodes import conversions

@@ -29,8 +29,9 @@ ORDERS = ("pause", "resume", "return", "land", "cancel")
               help="Build folder of PX4 SITL.  [default: $PX4_BUILD, else px4 on the PATH]")
 @click.option("--simulator", type=click.Choice(["sih", "gazebo"]), default="sih",
               show_default=True, help="What PX4 SITL flies in.")
-@click.option("--city", "city_file", type=click.Path(),
-              help="The city file to certify the plan on again.  [default: the plan's own]")
+@click.option("--city", "files", type=click.Path(), multiple=True,
+              help="City file to certify the plan on again; again for others that complete it.  "
+                   "[default: the plan's own]")
 @click.option("--speed-factor", type=click.FloatRange(0, 50, min_open=True), default=10.0,
               show_default=True, help="Of the simulated drone: vehicle seconds per second.")
 @click.option("--seed", type=click.IntRange(0), help="Of the simulated drone.  [default: the "
@@ -41,8 +42,9 @@ ORDERS = ("pause", "resume", "return", "land", "cancel")
               help="The flown track and how it compares with the plan, as JSON.")
 @click.option("--lines", is_flag=True, hidden=True)
 @options.settings_flags(FlightConfig, skip=("address",))
+@options.reading_flags
 @options.json_option
-def fly(plan_file, autopilot, px4_build, simulator, city_file, speed_factor, seed, log_name,
+def fly(plan_file, autopilot, px4_build, simulator, files, speed_factor, seed, log_name,
         output, lines, as_json, **settings):
     """Fly the patrol of PLAN.json, or those of all drones of MISSION.yaml.
 
@@ -61,7 +63,7 @@ def fly(plan_file, autopilot, px4_build, simulator, city_file, speed_factor, see
         return
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     options.require_folders(output)
-    plan, grid = _load(plan_file, city_file)
+    plan, grid = _load(plan_file, files, *options.take_reading(settings))
     values = options.given(settings)
     if autopilot not in ("sim", "px4"):
         values["address"] = autopilot
@@ -87,18 +89,16 @@ def fly(plan_file, autopilot, px4_build, simulator, city_file, speed_factor, see
     _report(plan, grid, outcome, output, as_json or lines, lines)
 
 
-def _load(plan_file, city_file):
+def _load(plan_file, files, read, voxelise):
     """The plan, and the newest twin of its city."""
-    from parallel_city_ros.city.readers import read_city
-    from parallel_city_ros.city.voxels import voxelise
     from parallel_city_ros.errors import PlanError
     from parallel_city_ros.patrol.plan import PatrolPlan
 
     plan = PatrolPlan.load(plan_file)
-    city_file = city_file or plan.city_file
-    if not city_file:
+    files = files or tuple(filter(None, plan.city_file.split(",")))
+    if not files:
         raise PlanError(f"{plan_file}: does not say which city it was made for; add --city FILE")
-    grid = voxelise(read_city(city_file), plan.resolution)
+    grid = voxelise(read(files), plan.resolution)
     if plan.map_update:
         raise PlanError(
             f"{plan_file}: was made on update {plan.map_update} of the map, and the city file "
@@ -119,7 +119,8 @@ def _start_autopilot(autopilot, plan, grid, speed_factor, seed, px4_build, simul
         from parallel_city_ros.flight.px4 import Px4Sitl
         return Px4Sitl(home, build=px4_build, simulator=simulator, speed_factor=speed_factor)
     from parallel_city_ros.flight.simulator.process import SimulatedAutopilot
-    return SimulatedAutopilot(home, speed_factor=speed_factor,
+    return SimulatedAutopilot(home, speed_factor=speed_factor, ground=grid.terrain,
+                              stands_at=plan.path[0],
                               seed=plan.seed if seed is None else seed)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from parallel_city_ros.city.options import ReadOptions
 from parallel_city_ros.errors import ConfigError
 from parallel_city_ros.settings import Setting, flatten
 
@@ -47,6 +48,40 @@ def settings_flags(config: type, aliases: dict[str, str] | None = None, skip=(),
                                    help=_help(setting))(command)
         return command
     return decorate
+
+
+def reading_flags(command):
+    """Decorator: how city files are read. Take them out of the arguments with `take_reading`."""
+    path = click.Path()
+    flags = [
+        click.option("--terrain", type=path, help="File of the ground alone: raster or LiDAR."),
+        click.option("--canopy", type=path, help="File of the trees' heights: a raster."),
+        click.option("--assumed-margin", type=click.FloatRange(min=0.0), default=0.0,
+                     show_default=True,
+                     help="Metres added to the top of buildings whose height is assumed."),
+        settings_flags(ReadOptions)]
+    for flag in reversed(flags):
+        command = flag(command)
+    return command
+
+
+def take_reading(arguments: dict):
+    """(read, voxelise) as the flags of `reading_flags` say, which leave the arguments.
+
+    read : files → City; voxelise : (City, resolution in metres) → VoxelGrid
+    """
+    terrain, canopy = arguments.pop("terrain"), arguments.pop("canopy")
+    margin = arguments.pop("assumed_margin")
+    reading = ReadOptions(**given({s.name: arguments.pop(s.name) for s in flatten(ReadOptions)}))
+
+    def read(files):
+        from parallel_city_ros.city.readers import read_city
+        return read_city(files, reading, terrain=terrain, canopy=canopy)
+
+    def voxelise(city, resolution):
+        from parallel_city_ros.city import voxels
+        return voxels.voxelise(city, resolution, assumed_margin=margin)
+    return read, voxelise
 
 
 def given(arguments: dict) -> dict:

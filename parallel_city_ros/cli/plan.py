@@ -37,7 +37,7 @@ class Corners(click.ParamType):
 
 
 @click.command()
-@click.argument("file", type=click.Path())
+@click.argument("files", nargs=-1, required=True, type=click.Path(), metavar="FILE...")
 @click.option("--from", "start", type=options.Point(), required=True,
               help="Where the patrol starts: metres east, north, up in the city's frame.")
 @click.option("--to", "goal", type=options.Point(), required=True, help="Where it ends.")
@@ -58,10 +58,11 @@ class Corners(click.ParamType):
 @click.option("--explain", is_flag=True,
               help="What each leg brings, costs and is bound by.")
 @options.settings_flags(PlanRequest, ALIASES, strip="task.")
+@options.reading_flags
 @options.json_option
-def plan(file, start, goal, output, picture, resolution, must_visit, area, warm_start, front,
+def plan(files, start, goal, output, picture, resolution, must_visit, area, warm_start, front,
          explain, as_json, **settings):
-    """Plan a patrol over the city in FILE, and certify it.
+    """Plan a patrol over the city in FILE, or in several that complete each other; certify it.
 
     The route sees most for least carbon and noise (fitness F = f2 (f3 + 1) / f1). Ctrl-C ends
     the search and keeps the best so far.
@@ -71,8 +72,6 @@ def plan(file, start, goal, output, picture, resolution, must_visit, area, warm_
     parallel-city plan CITY.osm.pbf --from 100,300,60 --to 850,1250,60 \\
         --planner nsga2 --prefer knee --front front.json
     """
-    from parallel_city_ros.city.readers import read_city
-    from parallel_city_ros.city.voxels import voxelise
     from parallel_city_ros.patrol.explain import explain as explain_legs
     from parallel_city_ros.patrol.plan import PatrolPlan
     from parallel_city_ros.patrol.task import PatrolTask
@@ -80,6 +79,7 @@ def plan(file, start, goal, output, picture, resolution, must_visit, area, warm_
     from parallel_city_ros.planning.planner import warm_up
 
     options.require_folders(output, picture, front)
+    read, voxelise = options.take_reading(settings)
     values = options.given(settings)
     of_task = {k.removeprefix("task."): v for k, v in values.items() if k.startswith("task.")}
     of_search = {k: v for k, v in values.items() if not k.startswith("task.")}
@@ -89,13 +89,14 @@ def plan(file, start, goal, output, picture, resolution, must_visit, area, warm_
         raise ConfigError(f"--front needs a planner with a Pareto front: --planner "
                           f"{', '.join(WITH_FRONT)}")
     before = PatrolPlan.load(warm_start) if warm_start else None
-    city = read_city(file)
+    city = read(files)
     grid = voxelise(city, resolution)
     warm_up()
     with _Interruptible() as interrupted, \
             options.progress("planning", request.evaluation_budget) as bar:
         outcome = search(
-            grid, request, warm_start=before, city_file=str(Path(file).resolve()),
+            grid, request, warm_start=before,
+            city_file=",".join(str(Path(file).resolve()) for file in files),
             cancelled=interrupted,
             on_progress=lambda p: bar.update(p.evaluations, f"F {p.objectives.fitness:.0f}"
                                              if p.feasible else "not feasible yet"))

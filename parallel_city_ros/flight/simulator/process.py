@@ -11,7 +11,11 @@ import subprocess
 import sys
 import tempfile
 import threading
+from contextlib import contextmanager
 
+import numpy as np
+
+from parallel_city_ros.city.terrain import Ground
 from parallel_city_ros.errors import ConfigError, LinkError
 
 logger = logging.getLogger(__name__)
@@ -33,6 +37,10 @@ class SimulatedAutopilot:
         Latitude and longitude in degrees, altitude above mean sea level in metres.
     speed_factor : float
         Vehicle seconds per wall second.
+    ground : Ground
+        The terrain that it stands and lands on; None: flat.
+    stands_at : (2,) floats
+        East and north of home in the frame of the ground, metres.
     options : str
         Further command-line options, such as "--refuse-arm".
 
@@ -45,10 +53,13 @@ class SimulatedAutopilot:
     """
 
     def __init__(self, home, *, speed_factor: float = 10.0, seed: int = 0,
+                 ground: Ground | None = None, stands_at=(0.0, 0.0),
                  options: tuple[str, ...] = ()):
         self.home = tuple(float(v) for v in home)
         self.speed_factor = float(speed_factor)
         self._seed, self._options = seed, tuple(options)
+        self._ground = None if ground is None or ground.is_flat else ground
+        self._stands_at = np.asarray(stands_at, float)[:2]
         self._process: subprocess.Popen | None = None
         self._complaints = None     # its stderr, a temporary file
         self._speaking = threading.Lock()
@@ -70,6 +81,23 @@ class SimulatedAutopilot:
             f"--port={self.port}", "--home=" + ",".join(repr(v) for v in self.home),
             f"--speed-factor={self.speed_factor}", f"--seed={self._seed}",
             f"--parent-pid={os.getpid()}", *self._options]
+        with self._terrain_file(command):
+            return self._begin(command)
+
+    @contextmanager
+    def _terrain_file(self, command: list[str]):
+        """The ground in a file that is named in the command, for as long as it takes to start."""
+        if self._ground is None:
+            yield
+            return
+        with tempfile.NamedTemporaryFile(suffix=".npz") as file:
+            np.savez(file, heights=self._ground.heights, cell=self._ground.cell,
+                     origin=np.array(self._ground.origin) - self._stands_at)
+            file.flush()
+            command.append(f"--terrain={file.name}")
+            yield
+
+    def _begin(self, command) -> SimulatedAutopilot:
         self._complaints = tempfile.TemporaryFile()
         # A session of its own: Ctrl-C in the terminal is for us, and the drone flies on home.
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE,
