@@ -23,6 +23,7 @@ import shapely
 from parallel_city_ros.city.osm import mend, read_tagged, require_file
 from parallel_city_ros.city.terrain import Ground
 from parallel_city_ros.city.twin import MAX_EVENT_HEIGHT_M, CityEvent
+from parallel_city_ros.city.voxels import VoxelGrid
 from parallel_city_ros.errors import CityFileError, ConfigError
 from parallel_city_ros.geo import LocalFrame
 
@@ -67,6 +68,10 @@ OSM_TAGS = {
 # Metres around what the file knows only as a point: as large as such a place is, and as
 # helicopters need to come and go.
 POINT_RADIUS_M = {ZoneKind.NO_FLY: 150.0, ZoneKind.PRIVACY: 50.0, ZoneKind.NOISE_SENSITIVE: 50.0}
+PRIORITY_WORTH = 2.0    # of ground in a zone of weight 1, where other ground is worth 1
+# Of a sound in a zone of weight 1: what is heard there counts as if it were 10 dB louder, the
+# step between mixed and purely residential areas in TA Lärm (1998), section 6.1.
+NOISE_WORTH = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -407,6 +412,35 @@ def zone_mask(zones: Iterable[Zone], kind: ZoneKind, origin: Sequence[float], ce
     for zone in zones:
         if zone.kind is kind and zone.active(at):
             _touch(out, zone.polygon, np.asarray(origin, float)[:2], cell)
+    return out
+
+
+def ground_weights(grid: VoxelGrid, zones: Iterable[Zone], when: datetime) -> np.ndarray:
+    """(nx, ny) float: what seeing each ground cell is worth at a moment; 1 where no zone says.
+
+    Zones of priority raise it, PRIORITY_WORTH times their weight, the highest of several; what is
+    not to be filmed is worth 0, whatever else it is.
+    """
+    zones = tuple(zones)
+    out = _raised(grid, zones, ZoneKind.PRIORITY, PRIORITY_WORTH, when)
+    out[zone_mask(zones, ZoneKind.PRIVACY, grid.origin, grid.resolution, out.shape, when)] = 0.0
+    return out
+
+
+def noise_weights(grid: VoxelGrid, zones: Iterable[Zone], when: datetime) -> np.ndarray:
+    """(nx, ny) float: how much the sound energy at each ground cell counts; 1 where no zone says.
+
+    In noise-sensitive zones NOISE_WORTH times their weight, the highest of several.
+    """
+    return _raised(grid, tuple(zones), ZoneKind.NOISE_SENSITIVE, NOISE_WORTH, when)
+
+
+def _raised(grid, zones, kind, worth, when) -> np.ndarray:
+    out = np.ones(grid.shape[:2])
+    for weight in sorted({zone.weight for zone in zones if zone.kind is kind}):
+        alike = (zone for zone in zones if zone.weight == weight)
+        out[zone_mask(alike, kind, grid.origin, grid.resolution, out.shape, when)] = max(
+            1.0, worth * weight)
     return out
 
 

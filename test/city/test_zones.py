@@ -11,11 +11,14 @@ from hypothesis import strategies as st
 
 from parallel_city_ros.city.osm import helsinki_file
 from parallel_city_ros.city.terrain import Ground
+from parallel_city_ros.city.voxels import VoxelGrid
 from parallel_city_ros.city.zones import (
     TimeWindow,
     Zone,
     ZoneKind,
     closures,
+    ground_weights,
+    noise_weights,
     read_zones,
     zone_mask,
 )
@@ -133,6 +136,24 @@ def test_a_mask_has_every_cell_that_is_touched():
     assert {tuple(v) for v in np.argwhere(mask).tolist()} == {
         (i, j) for i in (1, 2, 3) for j in (2, 3, 4)}
     assert not zone_mask([zone], ZoneKind.NO_FLY, (0.0, 0.0), 2.0, (10, 8), NOON).any()
+
+
+def test_zones_weigh_the_ground_and_its_noise_while_they_hold():
+    def zone(kind, west, weight=1.0, **more):
+        return Zone(zone_id=f"{kind}/{west}", kind=kind, weight=weight,
+                    polygon=shapely.box(west + 0.5, 0.5, west + 3.5, 15.5), **more)
+    grid = VoxelGrid.from_dense(np.zeros((10, 8, 2), bool), np.zeros(3), 2.0, FRAME)
+    after = TimeWindow(start=NOON.replace(hour=13))
+    zones = [zone(ZoneKind.PRIORITY, 0), zone(ZoneKind.PRIORITY, 2, 3.0),
+             zone(ZoneKind.PRIVACY, 4), zone(ZoneKind.PRIORITY, 12, 9.0, windows=(after,)),
+             zone(ZoneKind.NOISE_SENSITIVE, 8), zone(ZoneKind.NOISE_SENSITIVE, 10, 0.01),
+             zone(ZoneKind.NO_FLY, 16)]
+    ground, noise = (weigh(grid, iter(zones), NOON) for weigh in (ground_weights, noise_weights))
+    assert ground.tolist() == [[w] * 8 for w in (2, 6, 0, 0, 1, 1, 1, 1, 1, 1)]
+    assert noise.tolist() == [[w] * 8 for w in (1, 1, 1, 1, 10, 10, 1, 1, 1, 1)]
+    later = ground_weights(grid, zones, NOON.replace(hour=14))
+    assert later[6:8].tolist() == [[18.0] * 8] * 2
+    assert (ground_weights(grid, (), NOON) == 1).all()
 
 
 def test_closed_air_reaches_from_the_ground_that_is_there():
