@@ -111,7 +111,8 @@ class SimulatedAutopilot:
 
     def inject(self, fault: str) -> str:
         """Let a fault happen now, such as "gps_loss" or "wind east=8 north=0 gust=3"; for one
-        of several drones "1: gps_loss"; or "step 0.5" where it was started with --lockstep.
+        of several drones "1: gps_loss"; "speed 4" from now on; or "step 0.5" where it was
+        started with --lockstep.
 
         Returns
         -------

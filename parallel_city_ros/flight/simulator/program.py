@@ -114,9 +114,12 @@ def _drone(options, index: int) -> Drone:
 def _run(drones: list[Drone], factor: float, stop) -> None:
     """Keep vehicle time at factor × wall time until told to stop."""
     start, warned, now_s = time.monotonic(), False, 0.0
-    commands = _Commands(drones)
+    commands = _Commands(drones, factor)
     while not stop():
         wall = time.monotonic()
+        if commands.factor != factor:
+            factor = commands.factor
+            start = wall - now_s / factor
         due = (wall - start) * factor
         if due - now_s > LATE_S * factor:
             start = wall - (now_s + LATE_S * factor) / factor
@@ -136,9 +139,9 @@ def _run(drones: list[Drone], factor: float, stop) -> None:
         commands.obey()
 
 
-def _lockstep(drones: list[Drone], _factor: float, stop) -> None:
+def _lockstep(drones: list[Drone], factor: float, stop) -> None:
     """Time goes on only when it is told to: the same commands, the same track."""
-    commands = _Commands(drones)
+    commands = _Commands(drones, factor)
     while not stop() and commands.files:
         select.select([drone.socket for drone in drones] + commands.files, [], [], PAUSE_S)
         for drone in drones:
@@ -155,10 +158,11 @@ def _step(drones: list[Drone]) -> None:
 
 class _Commands:
     """Lines on standard input: a fault for all drones, "K: fault" for drone K (0 is the first),
-    "truth", or with --lockstep "step SECONDS"; each is answered by a line."""
+    "truth", "speed FACTOR", or with --lockstep "step SECONDS"; each is answered by a line."""
 
-    def __init__(self, drones: list[Drone]):
+    def __init__(self, drones: list[Drone], factor: float):
         self._drones, self._text = drones, b""
+        self.factor = factor        # vehicle seconds per wall second from now on
         try:
             os.set_blocking(0, False)
             self.files = [0]
@@ -186,13 +190,18 @@ class _Commands:
                 for _ in range(round(float(line[5:]) / TIME_STEP_S)):
                     _step(self._drones)
                 return f"at {self._drones[0].autopilot.time_s:.2f}"
+            if line.startswith("speed "):
+                self.factor = _positive(line[6:])
+                for drone in self._drones:
+                    drone.server.pace(self.factor)
+                return f"done {line}"
             if line == "truth":
                 return json.dumps([drone.autopilot.truth() for drone in self._drones])
             number, colon, fault = line.rpartition(":")
             for drone in [self._drones[int(number)]] if colon else self._drones:
                 faults.apply(fault, drone.autopilot, drone.server)
             return f"done {line}"
-        except (ConfigError, ValueError, IndexError) as error:
+        except (ConfigError, ValueError, IndexError, argparse.ArgumentTypeError) as error:
             return f"error {error}"
 
 

@@ -99,8 +99,7 @@ class MavlinkServer:
         self._booting_until = 0.0   # wall, and nothing is said or heard
         self._link = mavlink.MAVLink(self, srcSystem=system_id, srcComponent=1)
         self._link.robust_parsing = True
-        self._speed_factor = speed_factor
-        self._shortest_s = speed_factor / MAX_WALL_RATE_HZ
+        self.pace(speed_factor)
         self._heard_station: float | None = None    # wall
         self._stored: dict[int, list] = {kind: [] for kind in (
             mavlink.MAV_MISSION_TYPE_MISSION, mavlink.MAV_MISSION_TYPE_FENCE,
@@ -147,6 +146,11 @@ class MavlinkServer:
             "MISSION_SET_CURRENT": self._on_mission_set_current,
             "SET_POSITION_TARGET_LOCAL_NED": self._on_setpoint,
         }
+
+    def pace(self, speed_factor: float) -> None:
+        """speed_factor : vehicle seconds per wall second from now on"""
+        self._speed_factor = speed_factor
+        self._shortest_s = speed_factor / MAX_WALL_RATE_HZ
 
     # the socket
 
