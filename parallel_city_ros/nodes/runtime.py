@@ -27,13 +27,14 @@ class CityNode(LifecycleNode):
     """A lifecycle node whose `setup`, `start`, `stop` and `teardown` say what it does.
 
     Where nothing manages it, as on a plain machine, parameter `autostart` takes it to active.
-    An error of ours in a transition is logged and makes the transition fail.
+    An error in a transition is logged and makes the transition fail; `failure` is the last one.
     """
 
     def __init__(self, name: str, **options):
         super().__init__(name, **options)
         self.declare_parameter("autostart", True)
         self.active = False
+        self.failure = ""
         changes = self._service_change_state
         changes.callback = partial(self._answer_change, changes.callback)
 
@@ -60,24 +61,29 @@ class CityNode(LifecycleNode):
 
     def _transition(self, action) -> TransitionCallbackReturn:
         try:
-            action()
+            return action() or TransitionCallbackReturn.SUCCESS
         except ParallelCityError as error:
-            self.get_logger().error(str(error))
-            return TransitionCallbackReturn.FAILURE
-        return TransitionCallbackReturn.SUCCESS
+            self.failure, done = str(error), TransitionCallbackReturn.FAILURE
+        except Exception:   # rclpy makes it an ERROR without a word
+            self.failure, done = traceback.format_exc(), TransitionCallbackReturn.ERROR
+        self.get_logger().error(self.failure)
+        return done
 
     def on_configure(self, state):
         return self._transition(self.setup)
 
     def on_activate(self, state):
+        success = TransitionCallbackReturn.SUCCESS
         done = self._transition(self.start)
-        self.active = done == TransitionCallbackReturn.SUCCESS
-        return done if not self.active else super().on_activate(state)
+        if done == success:
+            done = self._transition(lambda: super(CityNode, self).on_activate(state))
+        self.active = done == success
+        return done
 
     def on_deactivate(self, state):
         self.active = False
         self._transition(self.stop)
-        return super().on_deactivate(state)
+        return self._transition(lambda: super(CityNode, self).on_deactivate(state))
 
     def on_cleanup(self, state):
         return self._transition(self.teardown)
@@ -99,7 +105,8 @@ class CityNode(LifecycleNode):
 def run(node_class, args=None) -> int:
     """Run one node until it is told to end (SIGINT, SIGTERM) or its parent is gone.
 
-    The exit code is 0, or 2 if the node could not start.
+    The exit code is 0, or 2 if the node could not start; stderr says why, whether logs go there
+    or not.
     """
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -112,6 +119,8 @@ def run(node_class, args=None) -> int:
         executor.add_node(node)
         managed = isinstance(node, CityNode)
         if managed and not node.autostart():
+            print(f"{node_class.__name__} did not start: {node.failure or 'see its log'}",
+                  file=sys.stderr, flush=True)
             return 2
         while not ended.is_set() and parent in (0, os.getppid()):
             try:

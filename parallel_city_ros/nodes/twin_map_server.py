@@ -96,9 +96,8 @@ class TwinMapServer(CityNode):
 
     def on_activate(self, state):
         done = super().on_activate(state)
-        if self.active:     # lifecycle publishers are silent before
-            self._publish_whole()
-        return done
+        # lifecycle publishers are silent before
+        return self._transition(self._publish_whole) if self.active else done
 
     def teardown(self):
         if self._twin is None:
