@@ -1,9 +1,13 @@
 """What the simulated autopilot does with wind, faults, fences, rally points, setpoints, photos."""
 
+import json
 import math
+import socket
 
 import numpy as np
 import pytest
+import shapely
+from pymavlink.dialects.v20 import common as mavlink
 from test_vehicle import DT, armed, in_the_air, until
 
 from parallel_city_ros.errors import ConfigError
@@ -20,6 +24,7 @@ from parallel_city_ros.flight.simulator.autopilot import (
     SimulatedPx4,
 )
 from parallel_city_ros.flight.simulator.process import SimulatedAutopilot
+from parallel_city_ros.flight.simulator.surroundings import Surroundings
 from parallel_city_ros.flight.simulator.vehicle import Vehicle, VehicleModel
 from parallel_city_ros.geo import LocalFrame
 
@@ -182,3 +187,72 @@ def test_photos_are_taken_along_the_way():
 def test_faults_that_are_none_are_named(line):
     with pytest.raises(ConfigError):
         faults.parse(line)
+
+
+TOWER = shapely.box(180, 60, 200, 80)       # of the city in conftest, from z = 5 to 35 m
+
+
+def at_place(grid, *place):
+    """A drone in the air that stood at (e, n) m of the city, which it can fly into."""
+    frame = LocalFrame(*grid.frame.to_wgs84((*place, 0.0)).tolist()[:2], 17.0)
+    city = Surroundings(grid, frame)
+    autopilot = in_the_air(city=city)
+    return autopilot, city
+
+
+def test_a_drone_that_flies_into_a_building_falls_outside_of_it_and_stays_there(grid):
+    autopilot, city = at_place(grid, 150, 70)
+    autopilot.reposition((60.0, 3.0, 20.0))     # behind the tower
+    until(autopilot, lambda: not autopilot.armed, 120)
+    end = city.in_city(autopilot.vehicle.position)
+    assert autopilot.truth()["collided"] and autopilot.landed
+    assert TOWER.distance(shapely.Point(end[:2])) < 1.0 and not TOWER.contains(
+        shapely.Point(end[:2]))
+    assert end[2] == pytest.approx(5.0, abs=0.01)
+    assert "Collision" in " ".join(text for _, text in autopilot.texts)
+    assert autopilot.arm() == Result.DENIED
+    track = city.in_city(np.array(autopilot.track)[:, 1:4])
+    assert len(track) > 100 and not grid.is_occupied(track + (0, 0, 0.01)).any()
+
+
+def test_a_drone_that_fails_over_a_roof_comes_to_rest_on_it(grid):
+    autopilot, city = at_place(grid, 150, 70)
+    autopilot.reposition((40.0, 0.0, 45.0))
+    until(autopilot, lambda: math.dist(autopilot.vehicle.position, (40.0, 0.0, 45.0)) < 1)
+    assert city.below(autopilot.vehicle.position) == pytest.approx(45 - 30, abs=1.5)
+    autopilot.vehicle.broken = True
+    until(autopilot, lambda: not autopilot.armed, 20)
+    end = city.in_city(autopilot.vehicle.position)
+    assert TOWER.contains(shapely.Point(end[:2])) and end[2] == pytest.approx(35, abs=1)
+
+
+def test_distances_are_those_of_the_true_city_whichever_way_it_looks(grid):
+    city = Surroundings(grid, LocalFrame(*grid.frame.to_wgs84((160, 70, 0)).tolist()[:2]))
+    nose_at_it, wall_on_the_left = city.around((0, 0, 10), 0.0), city.around((0, 0, 10),
+                                                                             -math.pi / 2)
+    assert nose_at_it[0] == pytest.approx(20, abs=0.1)
+    assert wall_on_the_left[54] == pytest.approx(20, abs=0.1)
+    assert math.isinf(nose_at_it[36]) and math.isinf(city.around((0, 0, 60), 0.0)[0])
+    assert city.below((0, 0, 10)) == pytest.approx(10, abs=0.01)
+    with pytest.raises(ConfigError, match="something stands"):
+        Surroundings(grid, LocalFrame(*grid.frame.to_wgs84((190, 70, 0)).tolist()[:2]))
+    with pytest.raises(ConfigError, match="beside it"):
+        Surroundings(grid, LocalFrame(*grid.frame.to_wgs84((-190, 70, 0)).tolist()[:2]))
+
+
+def test_the_process_tells_distances_to_a_city_that_it_was_given(grid):
+    home = (*grid.frame.to_wgs84((160, 70, 0))[:2], 17.0)
+    with SimulatedAutopilot(home, city=grid) as simulator, \
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ground_station:
+        ground_station.bind(("127.0.0.1", simulator.port))
+        ground_station.settimeout(20)
+        parser, heard = mavlink.MAVLink(None), {}
+        while not {"OBSTACLE_DISTANCE", "DISTANCE_SENSOR"} <= heard.keys():
+            for message in parser.parse_buffer(ground_station.recv(2048)) or ():
+                heard[message.get_type()] = message
+        assert json.loads(simulator.inject("truth"))[0]["collided"] is False
+    ring = heard["OBSTACLE_DISTANCE"]
+    # It stands with its nose to the north: the tower is on its right.
+    assert ring.distances[18] == pytest.approx(2000, abs=10)
+    assert ring.distances[54] == ring.max_distance + 1
+    assert heard["DISTANCE_SENSOR"].current_distance <= 1

@@ -43,8 +43,11 @@ def test_limits_are_kept_and_the_battery_only_drains(setpoints, seed):
             assert vehicle.energy_wh < charge and vehicle.position[2] >= 0
 
 
-def armed(params=(), seed=1, **kinds):
-    autopilot = SimulatedPx4(Vehicle(VehicleModel(), seed, **kinds), LocalFrame(60.0, 25.0))
+def armed(params=(), seed=1, city=None, **kinds):
+    if city is not None:
+        kinds["ground"] = city.ground
+    autopilot = SimulatedPx4(Vehicle(VehicleModel(), seed, **kinds), LocalFrame(60.0, 25.0),
+                             city=city)
     autopilot.params.update(params)
     while autopilot.time_s < 6:
         autopilot.step(DT)

@@ -25,6 +25,8 @@ BOOT_S = 5.0            # until the estimator is ready and it may be armed
 SPOOL_UP_S = 1.0        # from arming to the first thrust
 LAND_SLOW_BELOW = (10.0, 5.0)   # m: descent slows down from the first to the second height
 PREFLIGHT_BATTERY = 0.15
+TRACK_S = 0.1           # between two points of the true track
+TRACK_LENGTH = 72_000   # points of it that are kept
 
 
 class Mode(Enum):
@@ -147,13 +149,17 @@ class SimulatedPx4:
     Home is set when it is first ready and anew whenever it arms, to where it stands.
 
     frame : local frame with its origin on the ground where it was switched on
+    city : Surroundings, into which it may fly; None: nothing stands there
     home_noise : m, by how much the altitude of home may be wrong either way
     gps_noise : m, standard deviation of the error of level positions
     """
 
     def __init__(self, vehicle: Vehicle, frame: LocalFrame, faults: Faults | None = None, *,
-                 home_noise: float = 0.0, gps_noise: float = 0.0, seed: int = 0):
+                 home_noise: float = 0.0, gps_noise: float = 0.0, seed: int = 0, city=None):
         self.vehicle, self.frame, self.faults = vehicle, frame, faults or Faults()
+        self.city, self.collided = city, False
+        # Of the newest flight, as it really was: s, [e, n, u] m, Wh left
+        self.track: deque[tuple[float, ...]] = deque(maxlen=TRACK_LENGTH)
         self.home = (0.0, 0.0, 0.0)     # [east, north, up] in the frame, m
         self.home_count = 0             # how often it was set; 0: not known yet
         self._home_noise, self._random = home_noise, random.Random(seed)
@@ -201,6 +207,8 @@ class SimulatedPx4:
         if self.vehicle.battery_percent < 100 * max(PREFLIGHT_BATTERY,
                                                     self.params["COM_ARM_BAT_MIN"]):
             return "low battery"
+        if self.collided:
+            return "attitude failure"
         if self.params["NAV_DLL_ACT"] > 0 and self._link_lost():
             return "No connection to the ground control station"
         return ""
@@ -214,6 +222,7 @@ class SimulatedPx4:
             return Result.TEMPORARILY_REJECTED if self.faults.refuse_arm else Result.DENIED
         self.armed, self._since = True, self.time_s
         self._tripped.clear()
+        self.track.clear()
         self._set_home()
         self.say(Severity.INFO, "Armed by external command")
         return Result.ACCEPTED
@@ -309,7 +318,7 @@ class SimulatedPx4:
         """What is really so, whatever it believes or tells. For tests."""
         return {"time_s": self.time_s, "position": list(self.vehicle.position),
                 "landed": self.landed, "armed": self.armed, "mode": self.mode.name,
-                "battery_percent": self.vehicle.battery_percent}
+                "battery_percent": self.vehicle.battery_percent, "collided": self.collided}
 
     def take_photo(self) -> None:
         self.photo_count += 1
@@ -367,6 +376,8 @@ class SimulatedPx4:
         if self.ready and not self.home_count:
             self._set_home()
         self._estimate(dt)
+        if self.armed and not (self.track and self.time_s - self.track[-1][0] < TRACK_S - 1e-6):
+            self.track.append((self.time_s, *self.vehicle.position, self.vehicle.energy_wh))
         if not self.armed and self.landed:
             self.vehicle.rest(False, dt)
             return
@@ -384,9 +395,30 @@ class SimulatedPx4:
             self._guide(dt), self.params["MPC_Z_V_AUTO_UP"], self.params["MPC_Z_V_AUTO_DN"])
         if math.hypot(velocity[0], velocity[1]) > 0.5:
             self._yaw = math.atan2(velocity[1], velocity[0])
-        self.vehicle.fly(velocity, self._yaw, dt)
-        if self.vehicle.height <= 0 and velocity[2] < 0:
+        self._move(velocity, dt)
+        if self.vehicle.height <= 0 and velocity[2] < 0 and not self.vehicle.broken:
             self._touch_down()
+
+    def _move(self, velocity, dt: float) -> bool:
+        """Fly on; what stands in the way breaks the drone, which then slides down a wall.
+
+        Returns
+        -------
+        Whether it rests on a roof.
+        """
+        before = tuple(self.vehicle.position)
+        self.vehicle.fly(velocity, self._yaw, dt)
+        at = self.vehicle.position
+        if self.city is None or not self.city.hits(at):
+            return False
+        if not self.vehicle.broken:
+            self.vehicle.broken = self.collided = True
+            self.say(Severity.CRITICAL, f"Collision at {at[0]:.0f} {at[1]:.0f} {at[2]:.0f} m")
+        below = [*before[:2], at[2]]
+        rests = self.city.hits(below)
+        self.vehicle.position = list(before) if rests else below
+        self.vehicle.velocity = [0.0, 0.0, self.vehicle.velocity[2] * (not rests)]
+        return rests
 
     def _estimate(self, dt: float) -> None:
         """The error of GPS wanders; without GPS it grows."""
@@ -407,8 +439,7 @@ class SimulatedPx4:
         if "failure" not in self._tripped:
             self._tripped.add("failure")
             self.say(Severity.CRITICAL, "Failure detector: attitude failure, flight terminated")
-        self.vehicle.fly((0.0, 0.0, 0.0), 0.0, dt)
-        if self.vehicle.height <= 0:
+        if self._move((0.0, 0.0, 0.0), dt) or self.vehicle.height <= 0:
             self.landed, self.vehicle.broken = True, False
             self._disarm("failure detector")
 

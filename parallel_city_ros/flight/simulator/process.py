@@ -11,12 +11,13 @@ import subprocess
 import sys
 import tempfile
 import threading
-from contextlib import contextmanager
 
 import numpy as np
 
 from parallel_city_ros.city.terrain import Ground
+from parallel_city_ros.city.voxels import VoxelGrid
 from parallel_city_ros.errors import ConfigError, LinkError
+from parallel_city_ros.flight.simulator.surroundings import write_city
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,9 @@ class SimulatedAutopilot:
         Latitude and longitude in degrees, altitude above mean sea level in metres.
     speed_factor : float
         Vehicle seconds per wall second.
+    city : VoxelGrid
+        What really stands there, which it may fly into and measures distances to, and its
+        terrain; None: only the ground.
     ground : Ground
         The terrain that it stands and lands on; None: flat.
     stands_at : (2,) floats
@@ -53,11 +57,12 @@ class SimulatedAutopilot:
     """
 
     def __init__(self, home, *, speed_factor: float = 10.0, seed: int = 0,
-                 ground: Ground | None = None, stands_at=(0.0, 0.0),
-                 options: tuple[str, ...] = ()):
+                 city: VoxelGrid | None = None, ground: Ground | None = None,
+                 stands_at=(0.0, 0.0), options: tuple[str, ...] = ()):
         self.home = tuple(float(v) for v in home)
         self.speed_factor = float(speed_factor)
         self._seed, self._options = seed, tuple(options)
+        self._city = city
         self._ground = None if ground is None or ground.is_flat else ground
         self._stands_at = np.asarray(stands_at, float)[:2]
         self._process: subprocess.Popen | None = None
@@ -81,21 +86,17 @@ class SimulatedAutopilot:
             f"--port={self.port}", "--home=" + ",".join(repr(v) for v in self.home),
             f"--speed-factor={self.speed_factor}", f"--seed={self._seed}",
             f"--parent-pid={os.getpid()}", *self._options]
-        with self._terrain_file(command):
-            return self._begin(command)
-
-    @contextmanager
-    def _terrain_file(self, command: list[str]):
-        """The ground in a file that is named in the command, for as long as it takes to start."""
-        if self._ground is None:
-            yield
-            return
+        # For as long as it takes to start.
         with tempfile.NamedTemporaryFile(suffix=".npz") as file:
-            np.savez(file, heights=self._ground.heights, cell=self._ground.cell,
-                     origin=np.array(self._ground.origin) - self._stands_at)
+            if self._city is not None:
+                write_city(file, self._city)
+                command.append(f"--city={file.name}")
+            elif self._ground is not None:
+                np.savez(file, heights=self._ground.heights, cell=self._ground.cell,
+                         origin=np.array(self._ground.origin) - self._stands_at)
+                command.append(f"--terrain={file.name}")
             file.flush()
-            command.append(f"--terrain={file.name}")
-            yield
+            return self._begin(command)
 
     def _begin(self, command) -> SimulatedAutopilot:
         self._complaints = tempfile.TemporaryFile()

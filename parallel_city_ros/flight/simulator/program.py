@@ -49,6 +49,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"UDP port {port} of 127.0.0.1 cannot be used ({error.strerror}); "
               "choose another --local-port, or 0 for any free one", file=sys.stderr)
         return BAD_INPUT
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return BAD_INPUT
     stop = _stop_requested(options.parent_pid)
     print("ready", *(drone.socket.getsockname()[1] for drone in drones), flush=True)
     try:
@@ -95,20 +98,27 @@ def _drone(options, index: int) -> Drone:
     seed, instance = options.seed + index, options.instance + index
     wind_east, wind_north = options.wind
     model = VehicleModel(gust=options.gust, wind_east=wind_east, wind_north=wind_north)
+    frame = LocalFrame(*options.home[index])
+    city = _surroundings(options.city, frame) if options.city else None
+    ground = city.ground if city else options.terrain
     autopilot = SimulatedPx4(
-        Vehicle(model, seed, options.battery_percent,
-                **({"ground": options.terrain} if options.terrain else {})),
-        LocalFrame(*options.home[index]),
+        Vehicle(model, seed, options.battery_percent, **({"ground": ground} if ground else {})),
+        frame,
         Faults(refuse_arm=options.refuse_arm, refuse_mode=options.refuse_mode,
                lock_params=options.lock_params, stuck_params=options.stuck_params,
                ardupilot=options.ardupilot, mode_lies=options.lie_about_mode),
-        home_noise=options.home_noise, gps_noise=options.gps_noise, seed=seed)
+        home_noise=options.home_noise, gps_noise=options.gps_noise, seed=seed, city=city)
     autopilot.params.update({"MAV_SYS_ID": instance + 1} | dict(options.param))
     also = [("127.0.0.1", options.ground_port)] if options.ground_port else []
     server = MavlinkServer(
         autopilot, sock, ("127.0.0.1", options.port + instance), system_id=instance + 1,
         speed_factor=options.speed_factor, silent=options.silent, also=also)
     return Drone(autopilot, server, sock)
+
+
+def _surroundings(file: str, frame: LocalFrame):
+    from parallel_city_ros.flight.simulator.surroundings import Surroundings, read_city
+    return Surroundings(read_city(file), frame)
 
 
 def _run(drones: list[Drone], factor: float, stop) -> None:
@@ -158,7 +168,8 @@ def _step(drones: list[Drone]) -> None:
 
 class _Commands:
     """Lines on standard input: a fault for all drones, "K: fault" for drone K (0 is the first),
-    "truth", "speed FACTOR", or with --lockstep "step SECONDS"; each is answered by a line."""
+    "truth", "track", "speed FACTOR", or with --lockstep "step SECONDS"; each is answered by a
+    line."""
 
     def __init__(self, drones: list[Drone], factor: float):
         self._drones, self._text = drones, b""
@@ -197,6 +208,8 @@ class _Commands:
                 return f"done {line}"
             if line == "truth":
                 return json.dumps([drone.autopilot.truth() for drone in self._drones])
+            if line == "track":
+                return json.dumps([list(drone.autopilot.track) for drone in self._drones])
             number, colon, fault = line.rpartition(":")
             for drone in [self._drones[int(number)]] if colon else self._drones:
                 faults.apply(fault, drone.autopilot, drone.server)
@@ -224,6 +237,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--terrain", type=_terrain, default=None, metavar="FILE.npz",
         help="ground under the drone: heights (a, b), origin (2,) and cell, metres from where it "
              "stands; flat without")
+    add("--city", metavar="FILE.npz",
+        help="what really stands around it, as simulator.surroundings.write_city writes it: it "
+             "may fly into that, and tells distances; instead of --terrain")
     add("--port", type=_port, default=14540,
         help="UDP port where MAVSDK listens; the instance is added")
     add("--local-port", type=_port_or_any, default=0,

@@ -125,6 +125,10 @@ class MavlinkServer:
             mavlink.MAVLINK_MSG_ID_ESTIMATOR_STATUS: _Stream(self._estimator_status, 2.0),
             mavlink.MAVLINK_MSG_ID_WIND_COV: _Stream(self._wind, 2.0),
         }
+        if autopilot.city is not None:
+            self._streams |= {
+                mavlink.MAVLINK_MSG_ID_DISTANCE_SENSOR: _Stream(self._distance_below, 0.1),
+                mavlink.MAVLINK_MSG_ID_OBSTACLE_DISTANCE: _Stream(self._obstacles, 0.1)}
         self._on_request = {
             mavlink.MAVLINK_MSG_ID_AUTOPILOT_VERSION: self._autopilot_version,
             mavlink.MAVLINK_MSG_ID_GPS_GLOBAL_ORIGIN: self._gps_origin,
@@ -354,6 +358,23 @@ class MavlinkServer:
         return mavlink.MAVLink_wind_cov_message(
             self._ms * 1000, north, east, 0.0, 0.3, 0.3,
             self.autopilot.frame.altitude_m + self.autopilot.position[2], 0.5, 0.5)
+
+    def _distance_below(self):
+        """What really is below, as a laser tells it; the maximum and 1 cm where nothing is."""
+        vehicle, reach = self.autopilot.vehicle, self.autopilot.city.reach_below
+        return mavlink.MAVLink_distance_sensor_message(
+            self._ms, 20, int(reach * 100), _centimetres(self.autopilot.city.below(
+                vehicle.position), reach), mavlink.MAV_DISTANCE_SENSOR_LASER, 0,
+            mavlink.MAV_SENSOR_ROTATION_PITCH_270, 255)
+
+    def _obstacles(self):
+        """What really stands around, clockwise from the nose."""
+        vehicle, city = self.autopilot.vehicle, self.autopilot.city
+        metres = city.around(vehicle.position, vehicle.yaw)
+        return mavlink.MAVLink_obstacle_distance_message(
+            self._ms * 1000, mavlink.MAV_DISTANCE_SENSOR_LASER,
+            [_centimetres(d, city.reach) for d in metres], 0, 20, int(city.reach * 100),
+            360 / len(metres), 0.0, mavlink.MAV_FRAME_BODY_FRD)
 
     def _autopilot_version(self):
         version = 1 << 24 | 16 << 16 | 255      # 1.16.0, release
@@ -634,3 +655,7 @@ class MavlinkServer:
             self._link.send(self._mission_current())
         else:
             self.autopilot.say(4, f"WPM: REJECTED: WP {message.seq} out of range")
+
+
+def _centimetres(distance: float, reach: float) -> int:
+    return int(min(distance, reach + 0.01) * 100)
