@@ -95,6 +95,19 @@ def _end(evaluator, name, point):
     return None
 
 
+def why_closed(evaluator: Evaluator) -> Impossible | None:
+    """Of start and goal in air that is closed though no building is near, as by a zone."""
+    grid, scene = evaluator.grid, evaluator.scene
+    for name, point in (("start", evaluator.task.start), ("goal", evaluator.task.goal)):
+        i, j = grid.index(point)[:2]
+        if point[2] < scene.clear[i, j]:
+            return Impossible(f"{name}_occupied", (
+                f"{name.capitalize()} ({point[0]:g}, {point[1]:g}, {point[2]:g}) m is in closed "
+                "air: a no-fly zone that holds during the flight, or other drones' routes; move "
+                "it, or fly at another time"))
+    return None
+
+
 def _places(evaluator):
     task, grid, scene = evaluator.task, evaluator.grid, evaluator.scene
     n = int(task.visit_radius / grid.resolution) + 1
@@ -157,8 +170,8 @@ def _unreachable(evaluator):
         if not (regions[max(0, i - n):i + n + 1, max(0, j - n):j + n + 1] == here).any():
             return Impossible("no_valid_path", (
                 f"no way leads from the start to the {name}: below max_altitude "
-                f"{task.max_altitude:g} m everything between them is built over; raise it or "
-                "choose another"))
+                f"{task.max_altitude:g} m everything between them is built over or closed; "
+                "raise it or choose another"))
     return None
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 import numpy as np
 
 from parallel_city_ros.city.voxels import VoxelGrid
 from parallel_city_ros.geo import LocalFrame
-from parallel_city_ros.patrol.certificate import certify
+from parallel_city_ros.patrol.certificate import Certificate, certify
 from parallel_city_ros.patrol.evaluator import Evaluator
 from parallel_city_ros.patrol.plan import Objectives, PatrolPlan, weights_hash
 from parallel_city_ros.patrol.task import PatrolTask
@@ -21,7 +21,7 @@ from parallel_city_ros.planning.de_aco_paper import DeAcoPaper, DeAcoPaperConfig
 from parallel_city_ros.planning.front import PREFERENCES, Front
 from parallel_city_ros.planning.iaco import Iaco, IacoConfig
 from parallel_city_ros.planning.igso import Igso, IgsoConfig
-from parallel_city_ros.planning.impossible import why_impossible
+from parallel_city_ros.planning.impossible import why_closed, why_impossible
 from parallel_city_ros.planning.nsga2 import Nsga2, Nsga2Config
 from parallel_city_ros.settings import check, require, setting
 
@@ -30,6 +30,7 @@ PLANNERS = {
     "de": (De, DeConfig), "iaco": (Iaco, IacoConfig), "igso": (Igso, IgsoConfig),
     "nsga2": (Nsga2, Nsga2Config)}
 WITH_FRONT = ("nsga2",)
+HEIGHT = "height over what is near"     # constraint of the certificate
 TABLE_SHARE = 0.9       # of the search in which the table of views may stand for the exact views
 
 
@@ -106,6 +107,7 @@ def warm_up() -> None:
 
 def plan(grid: VoxelGrid, request: PlanRequest, *, weights=None, city_file: str = "",
          config=None, algorithm=None, warm_start: np.ndarray | PatrolPlan | None = None,
+         air: VoxelGrid | None = None,
          on_progress: Callable[[Progress], None] = lambda progress: None,
          cancelled: Callable[[], bool] = lambda: False) -> PlanOutcome:
     """Plan one patrol over one version of the twin.
@@ -115,6 +117,7 @@ def plan(grid: VoxelGrid, request: PlanRequest, *, weights=None, city_file: str 
     config : settings of the planner, its defaults if None
     algorithm : a Search to use in place of the one that planner_id names, with its config
     warm_start : a plan, or (W, N, 3) paths, to begin with
+    air : the twin with what closes its air but hides nothing, such as zones and other drones
 
     Same seed and evaluation budget, same plan, unless the time budget ends it first.
     """
@@ -127,6 +130,12 @@ def plan(grid: VoxelGrid, request: PlanRequest, *, weights=None, city_file: str 
     evaluator = Evaluator(grid, request.task, weights, table_mb=request.table_mb)
     if found := why_impossible(evaluator):
         return PlanOutcome(PlanStatus(found.status), found.message)
+    if air is not None:
+        closed = Evaluator(air, request.task, coverage_floor_km2=0.0).clearance_surface
+        evaluator.scene = evaluator.scene._replace(
+            clear=np.maximum(evaluator.clearance_surface, closed))
+        if found := why_closed(evaluator) or why_impossible(evaluator):
+            return PlanOutcome(PlanStatus(found.status), found.message)
     evaluator.exact = request.evaluator == "exact"
     registered, default = PLANNERS[request.planner_id]
     algorithm = algorithm or registered
@@ -162,6 +171,10 @@ def plan(grid: VoxelGrid, request: PlanRequest, *, weights=None, city_file: str 
     certificate = certify(
         grid, request.task, path, coverage_floor_km2=evaluator.coverage_floor_km2,
         weights=weights, whole=True, map_hash=grid.map_hash)
+    if air is not None:
+        certificate = Certificate((*certificate.checks, *(
+            replace(c, constraint="height over closed air")
+            for c in certify(air, request.task, path).checks if c.constraint == HEIGHT)))
     rest = {"history": tuple(history), "population": optimiser.population,
             "cpu_s": time.thread_time() - cpu, "front": front}
     if objectives.violation > 0 or not certificate.valid:
