@@ -6,6 +6,7 @@ paths that were evaluated, and is exact.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,7 @@ from parallel_city_ros.patrol.evaluator import Scores
 from parallel_city_ros.planning.de_aco import JITTER, DeAco
 from parallel_city_ros.planning.front import Front, joined
 from parallel_city_ros.planning.rrt import rrt_paths
-from parallel_city_ros.planning.search import Steps
+from parallel_city_ros.planning.search import Search, Steps
 from parallel_city_ros.planning.spline import BEYOND, Spline
 from parallel_city_ros.settings import check, setting
 
@@ -29,7 +30,9 @@ class Nsga2Config:
         check(self)
 
 
-class Nsga2(DeAco):
+class WithFront(Search):
+    """A search that keeps the front of all that it was told."""
+
     _front: Front | None = None
 
     def tell(self, paths: np.ndarray, scores: Scores) -> None:
@@ -52,10 +55,10 @@ class Nsga2(DeAco):
     def population(self) -> np.ndarray:
         return super().population if self.front is None else self.front.paths
 
+
+class Nsga2(WithFront, DeAco):
     def search(self, seeds) -> Steps:
         from pymoo.algorithms.moo.nsga2 import NSGA2
-        from pymoo.core.problem import Problem
-        from pymoo.core.termination import NoTermination
 
         evaluator, config, rng = self.evaluator, self.config, self.rng
         more = rrt_paths(evaluator, config.population // 4, rng, self.stopped)
@@ -69,15 +72,37 @@ class Nsga2(DeAco):
                         for v in (self.lower - BEYOND, self.upper + BEYOND))
         algorithm = NSGA2(pop_size=config.population, sampling=np.clip(
             controls.reshape(config.population, -1), lower, upper))
-        algorithm.setup(Problem(n_var=len(lower), n_obj=3, n_ieq_constr=1, xl=lower, xu=upper),
-                        termination=NoTermination(), seed=int(rng.integers(2**31)), verbose=False)
-        while True:
-            asked = algorithm.ask()
-            paths = spline.decode(asked.get("X").reshape(len(asked), -1, 3), self.lower,
-                                  self.upper)
-            scores = yield paths
-            asked.set("F", np.column_stack([-scores.coverage_km2, scores.carbon, scores.noise_m]))
-            asked.set("G", scores.violation[:, None])
-            for individual in asked:
-                individual.evaluated.update({"F", "G"})
-            algorithm.tell(infills=asked)
+        yield from pymoo_steps(
+            algorithm, lower, upper, rng, three_objectives, lambda vectors: spline.decode(
+                vectors.reshape(len(vectors), -1, 3), self.lower, self.upper))
+
+
+def three_objectives(scores: Scores) -> tuple[np.ndarray, np.ndarray]:
+    """(Q, 3) what is to be small and (Q, 1) violation."""
+    return (np.column_stack([-scores.coverage_km2, scores.carbon, scores.noise_m]),
+            scores.violation[:, None])
+
+
+def pymoo_steps(algorithm, lower: np.ndarray, upper: np.ndarray, rng: np.random.Generator,
+                told: Callable[[Scores], tuple[np.ndarray, np.ndarray]],
+                decode: Callable[[np.ndarray], np.ndarray]) -> Steps:
+    """An algorithm of pymoo asked and told for ever.
+
+    told : scores of Q paths → (Q, objectives) and (Q, constraints), which may be none
+    decode : (Q, n) vectors → paths
+    """
+    from pymoo.core.problem import Problem
+    from pymoo.core.termination import NoTermination
+
+    objectives, constraints = (values.shape[1] for values in told(Scores(*np.ones((5, 1)))))
+    algorithm.setup(Problem(n_var=len(lower), n_obj=objectives, n_ieq_constr=constraints,
+                            xl=lower, xu=upper),
+                    termination=NoTermination(), seed=int(rng.integers(2**31)), verbose=False)
+    while True:
+        asked = algorithm.ask()
+        values, violations = told((yield decode(asked.get("X"))))
+        asked.set("F", values)
+        asked.set("G", violations)
+        for individual in asked:
+            individual.evaluated.update({"F", "G"})
+        algorithm.tell(infills=asked)
