@@ -12,12 +12,14 @@ two. Functions called for every cell take numbers and arrays, not the scene: it 
 
 from __future__ import annotations
 
-from math import floor, sqrt
+from math import exp, floor, log10, sqrt
 
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
+
+from parallel_city_ros.patrol.profile import CORNER_CUT_M
 
 MIN_STEP_M = 0.01       # a shorter step has no direction
 _SLACK = 1e-9
@@ -26,6 +28,7 @@ KEY_UP_M = 1.0          # at constant height is off by the same in all its point
 WIDTH_CLASSES = 4       # of the bumps of the local search
 LEAST_PROMISE = 0.05    # of a kind of bump that never was better
 FADING = 0.99           # of its record, per try
+AIR_DENSITY = 1.225     # kg/m³
 
 
 # --- limits, length and noise ------------------------------------------------------------------
@@ -113,8 +116,11 @@ def _of_visits(places, radius, path):
 
 
 @njit(cache=True, nogil=True)
-def of_path(scene, path):
-    """Length, noise and violation without coverage; violation is -1 for what is no number."""
+def of_path(scene, path, speed, heard):
+    """Carbon, noise and violation without coverage; violation is -1 for what is no number.
+
+    speed : (N,) and heard : (receptors,) are written
+    """
     n = path.shape[0]
     for b in range(n):
         for d in range(3):
@@ -134,28 +140,143 @@ def of_path(scene, path):
         if b > 1:
             violation += _of_corner(limits.cos_turn, path, b - 1)
     violation += max(0.0, scene.duration_share - 1.0)                    # (15)
-    return length, noise, violation + _of_visits(scene.must_visit, scene.visit_radius, path)
+    violation += _of_visits(scene.must_visit, scene.visit_radius, path)
+    carbon, broken = of_energy(scene, path, length, speed)
+    if heard.shape[0] > 0:
+        heard[:] = 0.0
+        for b in range(n):
+            add_sound(scene.receptors, scene.sound, path[b, 0], path[b, 1], path[b, 2], 1.0, heard)
+        noise = exposure(scene.receptors, scene.sound, heard, n)
+    return carbon, noise, violation + broken
 
 
 @njit(cache=True, nogil=True)
-def score(scene, length, noise, violation, worth, out):
-    """Writes f1 in km², f2, f3, F and G; worth is the weighted number of cells seen."""
+def of_energy(scene, path, length, speed):
+    """f2, and violation of what the battery holds; speed : (N,) is written"""
+    if scene.energy_limit_wh <= 0:      # carbon by distance
+        return scene.carbon_per_km * length / 1000.0, 0.0                # (8)
+    energy = flight_energy(scene.multirotor, path, speed)
+    return (energy * scene.carbon_per_wh,
+            max(0.0, energy / scene.energy_limit_wh - 1.0 - _SLACK))
+
+
+@njit(cache=True, nogil=True)
+def score(scene, carbon, noise, violation, worth, out):
+    """Writes f1 in km², f2, f3, F and G; worth is the weighted number of cells and faces seen."""
     if violation < 0:
         out[0], out[1], out[2], out[3], out[4] = 0.0, 0.0, 0.0, np.inf, 1e9
         return
     f1 = 1e-6 * scene.camera.cell * scene.camera.cell * worth
-    f2 = scene.carbon_per_km * length / 1000.0                           # (8)
     if f1 <= 0.0:
         violation += 1.0
     elif f1 < scene.floor_km2 * (1.0 - 1e-9):
         violation += 1.0 - f1 / scene.floor_km2
-    out[0], out[1], out[2], out[4] = f1, f2, noise, violation
+    out[0], out[1], out[2], out[4] = f1, carbon, noise, violation
     if f1 <= 0:
         out[3] = np.inf
     elif scene.limits.paper > 0:
-        out[3] = f2 * noise / f1                                         # (11), to the letter
+        out[3] = carbon * noise / f1                                     # (11), to the letter
     else:
-        out[3] = f2 * (noise + 1.0) / f1
+        out[3] = carbon * (noise + 1.0) / f1
+
+
+# --- energy and sound: what can stand for length and altitude ------------------------------------
+
+@njit(cache=True, nogil=True)
+def electric_power(craft, level, climb):
+    """Electrical W at a level airspeed and a rate of climb, m/s; see power.py for the formulae."""
+    drag = 0.5 * AIR_DENSITY * craft.drag_area * level * level
+    thrust = sqrt(craft.weight * craft.weight + drag * drag)
+    hover = thrust / (2.0 * AIR_DENSITY * craft.rotor_area)     # induced velocity at rest, squared
+    half = 0.5 * level * level
+    induced = hover / sqrt(sqrt(half * half + hover * hover) + half)
+    shaft = (thrust * induced + craft.profile_power * (1.0 + 3.0 * (level / craft.tip_speed) ** 2)
+             + drag * level + craft.weight * max(climb, 0.0))
+    return shaft / craft.efficiency
+
+
+@njit(cache=True, nogil=True)
+def _power_along(craft, east, north, up, speed):
+    """W at a speed over ground along a unit vector."""
+    x, y = speed * east - craft.wind_east, speed * north - craft.wind_north
+    return electric_power(craft, sqrt(x * x + y * y), speed * up)
+
+
+@njit(cache=True, nogil=True)
+def _energy_of_ramp(craft, east, north, up, first, last):
+    """J of a change of speed at the drone's acceleration: two-point Gauss-Legendre."""
+    middle, aside = 0.5 * (first + last), 0.5 * (last - first) / sqrt(3.0)
+    return abs(last - first) / craft.acceleration * 0.5 * (
+        _power_along(craft, east, north, up, middle - aside)
+        + _power_along(craft, east, north, up, middle + aside))
+
+
+@njit(cache=True, nogil=True)
+def flight_energy(craft, path, speed):
+    """Wh of a flight at the speeds of profile.speed_profile, which are written to speed (N,)."""
+    n, a = path.shape[0], craft.acceleration
+    speed[:] = craft.max_speed
+    speed[0] = speed[n - 1] = 0.0
+    before, ux, uy, uz = 0.0, 0.0, 0.0, 0.0
+    for b in range(n - 1):
+        dx, dy, dz = (path[b + 1, 0] - path[b, 0], path[b + 1, 1] - path[b, 1],
+                      path[b + 1, 2] - path[b, 2])
+        length = sqrt(dx * dx + dy * dy + dz * dz)
+        if craft.time_step > 0:
+            cruise = length / craft.time_step
+            speed[b], speed[b + 1] = min(speed[b], cruise), min(speed[b + 1], cruise)
+        scale = 1.0 / max(length, 1e-9)
+        vx, vy, vz = dx * scale, dy * scale, dz * scale
+        if b > 0:
+            cosine = min(max(ux * vx + uy * vy + uz * vz, -1.0), 1.0)
+            half = max(sqrt(0.5 * (1.0 + cosine)), 1e-6)         # cosine of half the turn
+            speed[b] = min(speed[b], sqrt(a * CORNER_CUT_M / max(1.0 / half - 1.0, 1e-9)),
+                           sqrt(speed[b - 1] ** 2 + 2.0 * a * before))
+        before, ux, uy, uz = length, vx, vy, vz
+    energy = 0.0
+    for b in range(n - 2, -1, -1):
+        dx, dy, dz = (path[b + 1, 0] - path[b, 0], path[b + 1, 1] - path[b, 1],
+                      path[b + 1, 2] - path[b, 2])
+        length = sqrt(dx * dx + dy * dy + dz * dz)
+        last = speed[b + 1]
+        speed[b] = first = min(speed[b], sqrt(last * last + 2.0 * a * length))
+        if length <= 1e-9:
+            energy += craft.time_step * _power_along(craft, 0.0, 0.0, 0.0, 0.0)
+            continue
+        vx, vy, vz = dx / length, dy / length, dz / length
+        cruise = craft.max_speed
+        if craft.time_step > 0:
+            cruise = min(cruise, length / craft.time_step)
+        peak = min(cruise, sqrt(a * length + 0.5 * (first * first + last * last)))
+        ramps = (2.0 * peak * peak - first * first - last * last) / (2.0 * a)
+        energy += (_energy_of_ramp(craft, vx, vy, vz, first, peak)
+                   + _energy_of_ramp(craft, vx, vy, vz, peak, last)
+                   + max(length - ramps, 0.0) / max(peak, 1e-9)
+                   * _power_along(craft, vx, vy, vz, peak))
+    return energy / 3600.0
+
+
+@njit(cache=True, nogil=True)
+def add_sound(receptors, sound, x, y, z, sign, heard):
+    """Adds (1) or takes away (-1) what one track point sends to each receptor; see noise.py.
+
+    heard : (R,) sums of 10^(L/10)
+    """
+    decay = sound.absorption * 0.23025850929940458      # ln(10) / 10
+    for r in range(receptors.shape[0]):
+        dx, dy, dz = x - receptors[r, 0], y - receptors[r, 1], z - receptors[r, 2]
+        square = max(dx * dx + dy * dy + dz * dz, 1.0)
+        heard[r] += sign * sound.source / square * exp(-decay * (sqrt(square) - 1.0))
+
+
+@njit(cache=True, nogil=True)
+def exposure(receptors, sound, heard, n):
+    """f3 as level: by how many dB the mean over n points is above the threshold, times weight."""
+    total, silent = 0.0, n * 10.0 ** (0.1 * sound.threshold)
+    for r in range(receptors.shape[0]):
+        if heard[r] > silent:
+            total += receptors[r, 3] * 10.0 * log10(heard[r] / silent)
+    return total
 
 
 # --- what is seen ------------------------------------------------------------------------------
@@ -271,6 +392,137 @@ def view(surface, tallest, camera, x, y, height, bits, head):
 
 
 @njit(cache=True, nogil=True)
+def course_at(path, b):
+    """Unit vector level along the leg that leaves track point b, or arrives at the last one."""
+    b = min(b, path.shape[0] - 2)
+    dx, dy = path[b + 1, 0] - path[b, 0], path[b + 1, 1] - path[b, 1]
+    length = sqrt(dx * dx + dy * dy)
+    if length < 1e-9:
+        return 1.0, 0.0
+    return dx / length, dy / length
+
+
+@njit(cache=True, nogil=True)
+def _lowest_free(surface, i, j, u, v, height, cell, low, high):
+    """Least z at (i + 0.5, j + 0.5), of a wall's free side, from which (u, v, height) is in view.
+
+    In cells and metres. Every column on the way (Amanatides & Woo 1987) asks for a z of its own,
+    at the border where the line is lower over it. Looks no further once above high.
+    """
+    nx, ny = surface.shape
+    dx, dy = u - i, v - j
+    a, b = int(floor(i)), int(floor(j))
+    step_x, step_y = (1 if dx > 0 else -1), (1 if dy > 0 else -1)
+    width_x = 1.0 / abs(dx) if dx != 0 else np.inf
+    width_y = 1.0 / abs(dy) if dy != 0 else np.inf
+    next_x = (a + 1 - i if dx > 0 else i - a) * width_x if dx != 0 else np.inf
+    next_y = (b + 1 - j if dy > 0 else j - b) * width_y if dy != 0 else np.inf
+    share = 0.0
+    while 0 <= a < nx and 0 <= b < ny:
+        leave = min(next_x, next_y)
+        top = surface[a, b]
+        rising = min(low + share * (height - low), low + min(leave, 1.0) * (height - low))
+        if top > rising:
+            low = max(low, (top - share * height) / (1.0 - share))
+            if leave < 1.0:
+                low = max(low, (top - leave * height) / (1.0 - leave))
+            elif top >= height:
+                return np.inf
+            if low > high:
+                return low
+        if leave >= 1.0:
+            return low
+        share = leave
+        if next_x < next_y:
+            a += step_x
+            next_x += width_x
+        else:
+            b += step_y
+            next_y += width_y
+    return low
+
+
+@njit(cache=True, nogil=True)
+def view_walls(surface, runs, offsets, camera, x, y, z, course_x, course_y, spans):
+    """Faces of walls that the camera for facades sees from a point on a course.
+
+    runs, offsets, camera : of scene.walls; spans : (S, 3) int32 out, run, first face, face after
+        the last. What is seen of a run is one piece, because cone, range and sight are convex.
+
+    Returns the number of spans.
+    """
+    cell = camera.cell
+    ex = camera.level * (course_x * camera.cos_yaw - course_y * camera.sin_yaw)
+    ey = camera.level * (course_x * camera.sin_yaw + course_y * camera.cos_yaw)
+    u, v, reach = (x - camera.x0) / cell, (y - camera.y0) / cell, camera.reach / cell
+    edge = camera.block
+    found = 0
+    if not (0 <= u < surface.shape[0] and 0 <= v < surface.shape[1]):
+        return found
+    for p in range(max(0, int(floor((u - reach) / edge))),
+                   min(offsets.shape[0] - 1, int(floor((u + reach) / edge)) + 1)):
+        for q in range(max(0, int(floor((v - reach) / edge))),
+                       min(offsets.shape[1] - 1, int(floor((v + reach) / edge)) + 1)):
+            for w in range(offsets[p, q], offsets[p, q + 1]):
+                side = runs[w, 2]
+                out_x = 1.0 if side == 0 else (-1.0 if side == 1 else 0.0)
+                out_y = 1.0 if side == 2 else (-1.0 if side == 3 else 0.0)
+                # just outside the wall
+                i, j = runs[w, 0] + 0.5 + 0.501 * out_x, runs[w, 1] + 0.5 + 0.501 * out_y
+                dx, dy = (i - u) * cell, (j - v) * cell
+                facing = -(dx * out_x + dy * out_y)
+                square, ahead = dx * dx + dy * dy, dx * ex + dy * ey
+                # no height of it is near, in the cone or faces the camera enough
+                if facing <= 0 or facing < camera.cos_incidence * sqrt(square) or square > (
+                        camera.reach * camera.reach):
+                    continue
+                if abs(camera.down) < camera.cos_half and (ahead <= 0 or ahead * ahead < square * (
+                        camera.cos_half * camera.cos_half - camera.down * camera.down)):
+                    continue
+                first, last = 0, -1
+                for k in range(runs[w, 4]):
+                    rise = camera.bottom + (runs[w, 3] + k + 0.5) * cell - z
+                    far = sqrt(square + rise * rise)
+                    if (far <= camera.reach and facing >= camera.cos_incidence * far
+                            and ahead + rise * camera.down >= camera.cos_half * far):
+                        if last < 0:
+                            first = k
+                        last = k
+                if last < 0:
+                    continue
+                base = camera.bottom + (runs[w, 3] + 0.5) * cell
+                low = _lowest_free(surface, i, j, u, v, z, cell, base + first * cell,
+                                   base + last * cell)
+                while first <= last and base + first * cell < low - 1e-9:
+                    first += 1
+                if first <= last:
+                    spans[found, 0] = w
+                    spans[found, 1], spans[found, 2] = runs[w, 5] + first, runs[w, 5] + last + 1
+                    found += 1
+    return found
+
+
+@njit(cache=True, nogil=True)
+def mark_walls(scene, path, stamps, stamp):
+    """Stamps the faces of walls seen along a path; the weight of those, each once.
+
+    stamps : (faces,)
+    """
+    walls, total = scene.walls, 0.0
+    spans = np.empty((walls.most, 3), np.int32)
+    for b in range(path.shape[0]):
+        course_x, course_y = course_at(path, b)
+        found = view_walls(scene.surface, walls.runs, walls.offsets, walls.camera, path[b, 0],
+                           path[b, 1], path[b, 2], course_x, course_y, spans)
+        for s in range(found):
+            for face in range(spans[s, 1], spans[s, 2]):
+                if stamps[face] != stamp:
+                    stamps[face] = stamp
+                    total += walls.weights[spans[s, 0]]
+    return total
+
+
+@njit(cache=True, nogil=True)
 def mark_seen(scene, points, stamps, stamp):
     """Stamps the cells seen from the points; the weight of those, each once.
 
@@ -298,14 +550,18 @@ def mark_seen(scene, points, stamps, stamp):
 
 
 @njit(cache=True, nogil=True)
-def evaluate_exact(scene, paths, stamps, stamp, out):
+def evaluate_exact(scene, paths, stamps, wall_stamps, stamp, out):
     """Scores of (Q, N, 3) paths into (Q, 5); stamps above stamp are used."""
+    speed, heard = np.empty(paths.shape[1]), np.empty(scene.receptors.shape[0])
     for q in range(paths.shape[0]):
-        length, noise, violation = of_path(scene, paths[q])
+        carbon, noise, violation = of_path(scene, paths[q], speed, heard)
         worth = 0.0
         if violation >= 0:
-            worth = mark_seen(scene, paths[q], stamps, stamp + q + 1)
-        score(scene, length, noise, violation, worth, out[q])
+            if scene.see_ground:
+                worth = mark_seen(scene, paths[q], stamps, stamp + q + 1)
+            if scene.see_walls:
+                worth += mark_walls(scene, paths[q], wall_stamps, stamp + q + 1)
+        score(scene, carbon, noise, violation, worth, out[q])
 
 
 # --- the table of views ------------------------------------------------------------------------
@@ -398,12 +654,13 @@ def evaluate_by_table(scene, paths, first, keys, slots, bits, heads, used, key_o
     cell, x0, y0, bottom = camera.cell, camera.x0, camera.y0, camera.bottom
     per_box = cell / KEY_M
     at = np.empty(n, np.int64)
+    speed, heard = np.empty(n), np.empty(scene.receptors.shape[0])
     sums = np.zeros(planes.shape[0], np.int64)
     for q in range(first, paths.shape[0]):
         path = paths[q]
-        length, noise, violation = of_path(scene, path)
+        carbon, noise, violation = of_path(scene, path, speed, heard)
         if violation < 0:
-            score(scene, length, noise, violation, 0.0, out[q])
+            score(scene, carbon, noise, violation, 0.0, out[q])
             continue
         state[1] += 1
         found, i0, i1 = 0, nx, 0
@@ -441,7 +698,7 @@ def evaluate_by_table(scene, paths, first, keys, slots, bits, heads, used, key_o
         worth = 0.0
         for p in range(len(sums)):
             worth += sums[p] * unit * (1 << p)
-        score(scene, length, noise, violation, worth, out[q])
+        score(scene, carbon, noise, violation, worth, out[q])
     return paths.shape[0]
 
 
@@ -463,6 +720,19 @@ def _add_view(counts, weights, again, bits, head, sign):
                 counts[i, j] = before + sign
                 if again or (before == 0 if sign > 0 else before == 1):
                     change += weights[i, j]
+    return sign * change
+
+
+@njit(cache=True, nogil=True)
+def _add_walls(counts, weights, spans, found, sign):
+    """As _add_view, for the spans of faces that view_walls found."""
+    change = 0.0
+    for s in range(found):
+        for face in range(spans[s, 1], spans[s, 2]):
+            before = counts[face]
+            counts[face] = before + sign
+            if before == 0 if sign > 0 else before == 1:
+                change += weights[spans[s, 0]]
     return sign * change
 
 
@@ -508,11 +778,28 @@ def anneal(scene, path, moves, sizes, widths, heat, seed, counts, arms, best, ou
     legs, at_leg, at_corner = np.zeros(n), np.zeros(n), np.zeros(n)
     kept = np.empty((5, n))
     before = np.empty((n, 3))
+    walls, receptors, sound = scene.walls, scene.receptors, scene.sound
+    see_ground, see_walls = scene.see_ground, scene.see_walls
+    wall_counts = np.zeros(walls.faces, np.int16)
+    spans = np.empty((2 * n if see_walls else 0, walls.most, 3), np.int32)
+    spans_found = np.zeros(2 * n, np.int64)
+    speed, heard = np.empty(n), np.zeros(receptors.shape[0])
+    heard_before = heard.copy()
+    by_level = receptors.shape[0] > 0
     worth = 0.0
     for b in range(n):
-        view(surface, tallest, camera, path[b, 0], path[b, 1], path[b, 2], bits[2 * b],
-             heads[2 * b])
-        worth += _add_view(counts, weights, again, bits[2 * b], heads[2 * b], 1)
+        if see_ground:
+            view(surface, tallest, camera, path[b, 0], path[b, 1], path[b, 2], bits[2 * b],
+                 heads[2 * b])
+            worth += _add_view(counts, weights, again, bits[2 * b], heads[2 * b], 1)
+        if see_walls:
+            course_x, course_y = course_at(path, b)
+            spans_found[2 * b] = view_walls(
+                surface, walls.runs, walls.offsets, walls.camera, path[b, 0], path[b, 1],
+                path[b, 2], course_x, course_y, spans[2 * b])
+            worth += _add_walls(wall_counts, walls.weights, spans[2 * b], spans_found[2 * b], 1)
+        if by_level:
+            add_sound(receptors, sound, path[b, 0], path[b, 1], path[b, 2], 1.0, heard)
         noise[b], at_point[b] = _of_point(ground, limits, path, b)
         if b > 0:
             legs[b], at_leg[b] = _of_leg(clear, lowest_z, highest_z, limits, path, b)
@@ -523,7 +810,9 @@ def anneal(scene, path, moves, sizes, widths, heat, seed, counts, arms, best, ou
 
     broken = (always + at_point.sum() + at_leg.sum() + at_corner.sum()
               + _of_visits(scene.must_visit, scene.visit_radius, path))
-    score(scene, legs.sum(), noise.sum(), broken, worth, out[0])
+    carbon, over_limit = of_energy(scene, path, legs.sum(), speed)
+    f3 = exposure(receptors, sound, heard, n) if by_level else noise.sum()
+    score(scene, carbon, f3, broken + over_limit, worth, out[0])
     out[1] = out[0]
     best[:] = path
     promise = LEAST_PROMISE + arms[0] / arms[1]
@@ -565,28 +854,58 @@ def anneal(scene, path, moves, sizes, widths, heat, seed, counts, arms, best, ou
             at_corner[b] = _of_corner(limits.cos_turn, path, b)
         broken = (always + at_point.sum() + at_leg.sum() + at_corner.sum()
                   + _of_visits(scene.must_visit, scene.visit_radius, path))
+        carbon, over_limit = of_energy(scene, path, legs.sum(), speed)
+        broken += over_limit
         better, seen = False, worth
         if broken <= out[0, 4]:     # else worse whatever it sees: by Deb's rules G comes first
-            for b in range(first, last + 1):
+            # the course changes at the point before too, and at the goal with the last leg
+            turned, end = first, last + 1
+            if see_walls:
+                turned, end = first - 1, n if last == n - 2 else last + 1
+            for b in range(turned, end):
                 old, new = 2 * b + side[b], 2 * b + 1 - side[b]
-                view(surface, tallest, camera, path[b, 0], path[b, 1], path[b, 2], bits[new],
-                     heads[new])
-                seen += _add_view(counts, weights, again, bits[new], heads[new], 1)
-                seen += _add_view(counts, weights, again, bits[old], heads[old], -1)
-            score(scene, legs.sum(), noise.sum(), broken, seen, trial)
+                if see_ground:
+                    view(surface, tallest, camera, path[b, 0], path[b, 1], path[b, 2], bits[new],
+                         heads[new])
+                    seen += _add_view(counts, weights, again, bits[new], heads[new], 1)
+                    seen += _add_view(counts, weights, again, bits[old], heads[old], -1)
+                if see_walls:
+                    course_x, course_y = course_at(path, b)
+                    spans_found[new] = view_walls(
+                        surface, walls.runs, walls.offsets, walls.camera, path[b, 0], path[b, 1],
+                        path[b, 2], course_x, course_y, spans[new])
+                    seen += _add_walls(wall_counts, walls.weights, spans[new], spans_found[new], 1)
+                    seen += _add_walls(wall_counts, walls.weights, spans[old], spans_found[old],
+                                       -1)
+            if by_level:
+                heard_before[:] = heard
+                for b in range(first, last + 1):
+                    add_sound(receptors, sound, before[b, 0], before[b, 1], before[b, 2], -1.0,
+                              heard)
+                    add_sound(receptors, sound, path[b, 0], path[b, 1], path[b, 2], 1.0, heard)
+                f3 = exposure(receptors, sound, heard, n)
+            else:
+                f3 = noise.sum()
+            score(scene, carbon, f3, broken, seen, trial)
             if trial[4] > 0 or out[0, 4] > 0:
                 better = trial[4] < out[0, 4] or (trial[4] == out[0, 4] and trial[3] <= out[0, 3])
             else:
                 warm = abs(out[1, 3]) * heat[0] * (heat[1] / heat[0]) ** over
                 better = trial[3] <= out[0, 3] or np.random.random() < np.exp(
                     (out[0, 3] - trial[3]) / warm)
-            for b in range(first, last + 1):
+            if by_level and not better:
+                heard[:] = heard_before
+            for b in range(turned, end):
                 old, new = 2 * b + side[b], 2 * b + 1 - side[b]
                 if better:
                     side[b] = 1 - side[b]
-                else:
+                    continue
+                if see_ground:
                     _add_view(counts, weights, again, bits[old], heads[old], 1)
                     _add_view(counts, weights, again, bits[new], heads[new], -1)
+                if see_walls:
+                    _add_walls(wall_counts, walls.weights, spans[old], spans_found[old], 1)
+                    _add_walls(wall_counts, walls.weights, spans[new], spans_found[new], -1)
         arms[0, arm] *= FADING
         arms[1, arm] = arms[1, arm] * FADING + 1.0
         if better:

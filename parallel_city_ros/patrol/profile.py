@@ -24,8 +24,11 @@ class SpeedProfile:
         return float(self.leg_s.sum())
 
 
-def speed_profile(path, drone: Drone) -> SpeedProfile:
+def speed_profile(path, drone: Drone, time_step_s: float = 0.0) -> SpeedProfile:
     """From rest at the first of (N, 3) points to rest at the last.
+
+    time_step_s : that a leg takes at least, which a leg without length hovers; 0: as fast as the
+        drone may
 
     The speed in a corner is that of the arc which cuts it by CORNER_CUT_M at the drone's
     acceleration; between corners it accelerates and brakes as hard as it may (forward and
@@ -33,8 +36,10 @@ def speed_profile(path, drone: Drone) -> SpeedProfile:
     """
     legs = np.diff(np.asarray(path, float), axis=0)
     length = np.linalg.norm(legs, axis=1)
-    speed = np.full(len(legs) + 1, drone.max_speed)
-    speed[0] = speed[-1] = 0.0
+    cruise = np.full(len(legs), drone.max_speed)
+    if time_step_s > 0:
+        cruise = np.minimum(cruise, length / time_step_s)
+    speed = np.minimum(np.r_[0.0, cruise], np.r_[cruise, 0.0])
     if len(legs) > 1:
         unit = legs / np.maximum(length, 1e-9)[:, None]
         half_turn = np.arccos(np.clip((unit[:-1] * unit[1:]).sum(axis=1), -1, 1)) / 2
@@ -45,8 +50,8 @@ def speed_profile(path, drone: Drone) -> SpeedProfile:
             a, b = (k, k + 1) if order.step > 0 else (k + 1, k)
             speed[b] = min(speed[b], np.sqrt(speed[a]**2 + 2 * drone.acceleration * length[k]))
     first, last = speed[:-1], speed[1:]
-    peak = np.minimum(drone.max_speed,
-                      np.sqrt(drone.acceleration * length + (first**2 + last**2) / 2))
+    peak = np.minimum(cruise, np.sqrt(drone.acceleration * length + (first**2 + last**2) / 2))
     ramps = (2 * peak**2 - first**2 - last**2) / (2 * drone.acceleration)
     seconds = (2 * peak - first - last) / drone.acceleration
-    return SpeedProfile(speed, seconds + np.maximum(length - ramps, 0) / np.maximum(peak, 1e-9))
+    seconds += np.maximum(length - ramps, 0) / np.maximum(peak, 1e-9)
+    return SpeedProfile(speed, np.where(length > 1e-9, seconds, time_step_s))

@@ -12,7 +12,10 @@ from scipy.ndimage import maximum_filter, maximum_filter1d, minimum_filter
 from parallel_city_ros.city.voxels import VoxelGrid
 from parallel_city_ros.errors import ConfigError
 from parallel_city_ros.patrol.kernels import cone_over
+from parallel_city_ros.patrol.noise import Sound, receptors_of, sound_of
+from parallel_city_ros.patrol.power import Multirotor, grams_co2, multirotor_of
 from parallel_city_ros.patrol.task import PatrolTask
+from parallel_city_ros.patrol.walls import Walls, walls_of
 
 
 class Camera(NamedTuple):
@@ -53,6 +56,8 @@ class Scene(NamedTuple):
     lowest_z, highest_z : altitude band as z, read between track points where the ground is uneven
     tallest : above this no line of sight from the cell is blocked; its own surface where none is
     must_visit : (M, 3)
+    receptors : (R, 4) as in noise.receptors_of, none where noise is by altitude
+    energy_limit_wh : 0 where carbon is by distance
     """
 
     surface: np.ndarray
@@ -69,6 +74,14 @@ class Scene(NamedTuple):
     carbon_per_km: float
     duration_share: float   # of the endurance that the flight takes by its time steps
     floor_km2: float
+    see_ground: bool
+    see_walls: bool
+    walls: Walls
+    receptors: np.ndarray
+    sound: Sound
+    multirotor: Multirotor
+    energy_limit_wh: float
+    carbon_per_wh: float
 
 
 def cell_centres(grid: VoxelGrid) -> tuple[np.ndarray, np.ndarray]:
@@ -107,7 +120,8 @@ def dilate(heights: np.ndarray, radius: float) -> np.ndarray:
     return highest
 
 
-def make_scene(grid: VoxelGrid, task: PatrolTask, weights=None) -> tuple[Scene, np.ndarray]:
+def make_scene(grid: VoxelGrid, task: PatrolTask, weights=None,
+               noise_weights=None) -> tuple[Scene, np.ndarray]:
     """The scene, still without a coverage floor, and the heights that its clearance is over."""
     cell, drone = grid.resolution, task.drone
     surface, ground = (np.ascontiguousarray(a, dtype=float) for a in (grid.surface, grid.ground))
@@ -129,9 +143,13 @@ def make_scene(grid: VoxelGrid, task: PatrolTask, weights=None) -> tuple[Scene, 
     camera = Camera(**where, bottom=float(surface.min()), slope=tan(half), reach=reach,
                     slant=float(drone.camera_range),
                     occlusion=float(task.occlusion and not paper))
+    worth = worth_of_ground(grid, task, weights)
+    receptors = np.empty((0, 4))
+    if task.noise_model == "level":
+        receptors = receptors_of(grid, task, noise_weights)
     return Scene(
         surface=surface, ground=ground, clear=clear, lowest_z=lowest_z, highest_z=highest_z,
-        weights=worth_of_ground(grid, task, weights),
+        weights=worth,
         tallest=tallest_over(surface, camera),
         must_visit=np.array(task.must_visit, float).reshape(-1, 3),
         camera=camera,
@@ -143,7 +161,11 @@ def make_scene(grid: VoxelGrid, task: PatrolTask, weights=None) -> tuple[Scene, 
                       longest_leg=float(drone.max_speed * task.time_step_s)),
         visit_radius=float(task.visit_radius), carbon_per_km=float(drone.carbon_per_km),
         duration_share=(task.track_points + 1) * task.time_step_s / task.endurance_s,
-        floor_km2=0.0), highest_near
+        floor_km2=0.0, see_ground=task.coverage != "facades", see_walls=task.coverage != "ground",
+        walls=walls_of(grid, task, worth), receptors=receptors, sound=sound_of(task),
+        multirotor=multirotor_of(task), carbon_per_wh=grams_co2(1.0, task),
+        energy_limit_wh=task.energy_limit_wh if task.carbon_model == "energy" else 0.0,
+    ), highest_near
 
 
 def tallest_over(surface: np.ndarray, camera: Camera) -> np.ndarray:

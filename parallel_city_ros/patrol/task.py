@@ -24,6 +24,21 @@ class Drone:
     camera_range: float = setting(120.0, "m, slant range of the camera", above=0, high=500)
     carbon_per_km: float = setting(1.0, "carbon per km flown, n_co of (8) in the paper's unit",
                                    above=0)
+    mass: float = setting(1.5, "kg, with battery, without payload", low=0.05, high=100)
+    rotor_area: float = setting(0.18, "m², swept by all rotors: four of 9.4 inches", low=0.001,
+                                high=50)
+    drag_area: float = setting(0.03, "m², drag coefficient times frontal area", low=0, high=10)
+    figure_of_merit: float = setting(0.63, "share of the shaft power that lifts, in hover",
+                                     low=0.05, high=1)
+    tip_speed: float = setting(80.0, "m/s, of the blades' tips in hover", low=10, high=340)
+    efficiency: float = setting(0.75, "of battery, controllers and motors together", low=0.05,
+                                high=1)
+    battery_wh: float = setting(70.0, "Wh, of the full battery", above=0)
+    sound_level: float = setting(80.0, "dB(A), 1 m from the drone", low=0, high=150)
+    facade_tilt_deg: float = setting(30.0, "degrees below the horizon, of the camera for facades",
+                                     low=0, high=90)
+    facade_yaw_deg: float = setting(90.0, "degrees left of the course, of the camera for facades; "
+                                    "0: ahead, -90: right", low=-180, high=180)
 
     def __post_init__(self):
         check(self)
@@ -64,6 +79,23 @@ class PatrolTask:
     battery_percent: float = setting(
         100.0, "%, of the battery that this patrol may use: shortens the endurance", above=0,
         high=100)
+    coverage: str = setting("ground", "what is worth seeing, f1: the ground, the walls of "
+                            "buildings, or both", choices=("ground", "facades", "both"))
+    carbon_model: str = setting("distance", "what f2 is: carbon by length, or g CO2 by the energy "
+                                "that the drone takes", choices=("distance", "energy"))
+    payload: float = setting(0.0, "kg, carried all the way", low=0, high=100)
+    grid_intensity: float = setting(250.0, "g CO2 per kWh charged", above=0, high=2000)
+    wind_east: float = setting(0.0, "m/s, of the air over ground", low=-50, high=50)
+    wind_north: float = setting(0.0, "m/s, of the air over ground", low=-50, high=50)
+    noise_model: str = setting("altitude", "what f3 is: metres below noise_altitude, or sound on "
+                               "the ground above noise_threshold", choices=("altitude", "level"))
+    noise_threshold: float = setting(30.0, "dB(A), equivalent level that disturbs nobody", low=0,
+                                     high=120)
+    air_absorption: float = setting(0.005, "dB/m, of sound in air", low=0, high=1)
+    receptor_spacing: float = setting(50.0, "m, between the places on the ground that listen",
+                                      low=5, high=1000)
+    noise_near_buildings: float = setting(0.0, "m, from buildings within which somebody listens; "
+                                          "0: everywhere", low=0, high=1000)
 
     def __post_init__(self):
         for name in ("start", "goal"):
@@ -86,6 +118,16 @@ class PatrolTask:
         require(self.model != "paper" or self.drone.camera_aperture_deg <= 85, self, "model",
                 "corrected where the camera's aperture is above 85 degrees: (5) compares with the "
                 "whole aperture")
+        for name, usual in (("coverage", "ground"), ("carbon_model", "distance"),
+                            ("noise_model", "altitude")):
+            require(self.model != "paper" or getattr(self, name) == usual, self, name,
+                    f"{usual} where model is paper: its equations know nothing else")
+        wind = math.hypot(self.wind_east, self.wind_north)
+        require(wind < self.drone.max_speed, self,
+                "wind_east" if abs(self.wind_east) > abs(self.wind_north) else "wind_north",
+                f"such that the wind, {wind:.1f} m/s, is below drone.max_speed "
+                f"({self.drone.max_speed:g}), or the drone cannot fly against it; wait for less "
+                "wind")
         require(self.min_altitude < self.max_altitude, self, "min_altitude",
                 f"below max_altitude ({self.max_altitude})")
         require(self.coverage_floor > 0 or self.must_visit or self.start[:2] != self.goal[:2],
@@ -96,6 +138,20 @@ class PatrolTask:
     def endurance_s(self) -> float:
         """s, longest flight with the battery as it is."""
         return self.drone.endurance_s * self.battery_percent / 100
+
+    @property
+    def energy_limit_wh(self) -> float:
+        """Wh that the battery has for this patrol."""
+        return self.drone.battery_wh * self.battery_percent / 100
+
+    @property
+    def units(self) -> dict[str, str]:
+        """Units of the objectives f1, f2, f3 by the names that plans give them."""
+        seen = {"ground": "ground", "facades": "facades", "both": "ground and facades"}
+        return {"coverage_km2": f"km² of {seen[self.coverage]}, weighted",
+                "carbon": "g CO2" if self.carbon_model == "energy" else
+                f"{self.drone.carbon_per_km:g} per km",
+                "noise_m": "dB ha" if self.noise_model == "level" else "m"}
 
     @property
     def closed(self) -> bool:

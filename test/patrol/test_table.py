@@ -43,7 +43,8 @@ def test_a_full_table_forgets_but_says_the_same(city):
     for _ in range(2):
         a, b = large(paths), small(paths)
         assert np.array_equal(a.coverage_km2, b.coverage_km2)
-    assert small._table.records <= small._table.capacity < large._table.records
+    assert small._workers[0].table.records <= (
+        small._workers[0].table.capacity) < large._workers[0].table.records
 
 
 def test_privacy_areas_count_nothing(city):
