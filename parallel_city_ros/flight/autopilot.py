@@ -150,7 +150,9 @@ class Autopilot:
                 (telemetry.subscribe_home, self._on_home),
                 (telemetry.subscribe_wind, self._on_wind),
                 (telemetry.subscribe_status_text, self._on_text),
-                (self._mission.subscribe_mission_progress, self._on_progress)):
+                # MAVSDK's own progress leaves out an item with the number of the one that was
+                # reached last, which after a skip or in a new mission may be flown to.
+                (lambda: direct.subscribe_message("MISSION_CURRENT"), self._on_current)):
             self._watches.append(asyncio.ensure_future(_follow(stream(), follow)))
         for set_rate in (telemetry.set_rate_position, telemetry.set_rate_attitude_quaternion):
             try:
@@ -268,8 +270,12 @@ class Autopilot:
         logger.info("autopilot: %s", text.text)
         self._update(status_texts=(*self._telemetry.status_texts, text.text)[-STATUS_TEXTS:])
 
-    def _on_progress(self, progress) -> None:
-        self._update(mission_current=progress.current, mission_total=progress.total)
+    def _on_current(self, message) -> None:
+        if message.system_id == self._system_id:
+            fields = json.loads(message.fields_json)
+            self._update(mission_current=int(fields["seq"]),
+                         mission_total=int(fields.get("total", -1)),
+                         mission_wall_s=time.monotonic())
 
     # requests
 
@@ -308,9 +314,13 @@ class Autopilot:
                                "is another ground station changing it?")
         return before
 
-    def upload_mission(self, items: list[MissionItem], timeout_s: float) -> None:
-        """Upload, download again and compare."""
-        raw = [RawItem(seq=i, frame=item.frame, command=item.command, current=int(i == 0),
+    def upload_mission(self, items: list[MissionItem], timeout_s: float, current: int = 0) -> None:
+        """Upload, download again and compare.
+
+        current : item that PX4 goes on with, in flight at once. It keeps its own if the mission
+            is the one that it has.
+        """
+        raw = [RawItem(seq=i, frame=item.frame, command=item.command, current=int(i == current),
                        autocontinue=1, param1=item.params[0], param2=item.params[1],
                        param3=item.params[2], param4=item.params[3], x=item.x, y=item.y, z=item.z,
                        mission_type=0) for i, item in enumerate(items)]
@@ -323,6 +333,10 @@ class Autopilot:
             if not sent.same_as(kept):
                 raise RefusedError(f"mission item {i} came back changed: sent {sent}, "
                                    f"kept {kept}")
+
+    def set_speed(self, metres_s: float) -> None:
+        """Of the mission's leg from here on, until an item of it says another."""
+        self._call(lambda: self._action.set_current_speed(metres_s), "speed")
 
     def download_mission(self, timeout_s: float) -> list[MissionItem]:
         return [MissionItem(r.command, r.frame, (r.param1, r.param2, r.param3, r.param4),
@@ -374,7 +388,8 @@ class Autopilot:
         self._call(lambda: self._action.land(), "landing")
 
     def set_current(self, index: int) -> None:
-        """Go on with that mission item."""
+        """Go on with that mission item, which must have a place: one that is done at once is
+        past before MAVSDK hears of it, and is asked for again and again."""
         self._call(lambda: self._mission.set_current_mission_item(index), f"mission item {index}")
 
 

@@ -12,6 +12,8 @@ from parallel_city_ros.patrol.plan import PatrolPlan
 
 CHUNK = 2048    # columns that are compared with a shape at once
 ABOVE = "height over what is near"      # the certificate's constraint that keeps from buildings
+# What of it a leg has to keep that no planner chose.
+STRAIGHT = (ABOVE, "altitude at least", "altitude at most", "distance inside the map")
 
 
 def ground_at(grid: VoxelGrid, place) -> float:
@@ -169,6 +171,25 @@ def why_not_the_rest(plan: PatrolPlan, grid: VoxelGrid, rest: np.ndarray) -> str
             return (f"a building or event {height:.0f} m high stands {gap:.0f} m "
                     f"from the rest of the route at ({e:.0f}, {n:.0f}) m")
     return why_not_down(plan, grid, plan.path[-1], "the goal")
+
+
+def why_not_straight(plan: PatrolPlan, grid: VoxelGrid, places: np.ndarray,
+                     to: np.ndarray) -> str:
+    """Why a drone that turns somewhere on the way along some places must not fly straight from
+    there to another; "" if it may.
+
+    places : (F, 3), to : (3,) ENU metres
+    """
+    moved = np.linalg.norm(np.diff(places, axis=0), axis=1) > 1e-3
+    ways = [np.stack([place, to]) for place in places]
+    ways += [places[k:k + 2] for k in np.flatnonzero(moved)]
+    for way in ways:
+        for check in certify(grid, plan.task, way).broken:
+            if check.constraint in STRAIGHT:
+                e, n, u = check.where
+                return (f"{check.constraint} {check.value:.1f} {check.unit}, bound "
+                        f"{check.bound:g}, at ({e:.0f}, {n:.0f}, {u:.0f}) m")
+    return ""
 
 
 def _where_it_stands(grid: VoxelGrid, line, distance: float, height: float):

@@ -8,6 +8,9 @@ from parallel_city_ros.settings import check, require, setting
 
 LINK_LOSS_ACTIONS = {"continue": 0, "hold": 1, "return": 2, "land": 3}     # NAV_DLL_ACT
 BLOCKED_ACTIONS = ("return", "land", "pause")
+SPEEDS = ("cruise", "plan")
+PHOTOS = ("off", "waypoints")
+GIMBALS = ("none", "nadir", "tilt")
 GUARD_ACTIONS = ("warn", "pause", "return", "land")     # the later, the stronger
 
 
@@ -54,8 +57,17 @@ class FlightConfig:
     system_id: int = setting(0, "MAVLink system id that the drone must have; 0: any", low=0,
                              high=255)
     cruise_speed: float = setting(8.0, "m/s, on straight legs", above=0, high=20)
+    speeds: str = setting(
+        "cruise", "of the legs: cruise_speed, or plan: so that each takes the plan's time_step_s, "
+        "but no faster than that", choices=SPEEDS)
     acceptance_radius: float = setting(
         3.0, "m, from a waypoint at which the next leg begins", low=0.05, high=200)
+    photos: str = setting(
+        "off", "by a camera that takes MAVLink commands: off, or at all waypoints", choices=PHOTOS)
+    gimbal: str = setting(
+        "none", "where it points to: nadir is down, tilt by gimbal_tilt_deg; none: left alone",
+        choices=GIMBALS)
+    gimbal_tilt_deg: float = setting(-45.0, "degrees from the horizon, up", low=-90, high=45)
     telemetry_rate_hz: float = setting(
         10.0, "Hz, positions per second of vehicle time", above=0, high=50)
     connect_timeout_s: float = setting(10.0, "s wall, until the autopilot answers", above=0)
@@ -89,6 +101,9 @@ class FlightConfig:
         5.0, "m, over the clearance above every building on the way home", low=0)
     fence_margin: float = setting(
         50.0, "m, beyond the mission; crossing it makes the autopilot return", above=0)
+    max_join_distance: float = setting(
+        60.0, "m, from the drone to the beginning of a plan that replaces the rest of its own",
+        above=0)
     max_home_distance: float = setting(500.0, "m, from home to the start of the plan", above=0)
     max_home_shift: float = setting(
         3.0, "m, level or in height, from the place that was checked to the home that the "

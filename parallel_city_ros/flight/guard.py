@@ -75,6 +75,10 @@ class Guard:
             self._grid = grid
             self._fence = None
 
+    def update_route(self, plan: PatrolPlan, corridor: np.ndarray) -> None:
+        """What is flown from now on. corridor : (N, 3) polyline to the goal, ENU metres"""
+        self._plan, self._path, self._fence = plan, np.asarray(corridor, float), None
+
     def look(self, t: Telemetry) -> list[Breach]:
         """What is wrong now, the gravest first; nothing on the ground."""
         if not (t.armed and t.in_air):
@@ -286,6 +290,9 @@ class GuardWatch:
 
     def update_map(self, grid: VoxelGrid) -> None:
         self._guard.update_map(grid)
+
+    def update_route(self, plan: PatrolPlan, corridor: np.ndarray) -> None:
+        self._guard.update_route(plan, corridor)
 
     def _watch(self) -> None:
         while not self._end.wait(self._config.guard.period_s):

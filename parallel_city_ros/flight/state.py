@@ -36,6 +36,8 @@ class FlightEvent(Enum):
     CLIMBED = "climbed"         # the take-off item is done
     PAUSED = "paused"           # telemetry shows hold
     RESUMED = "resumed"         # telemetry shows mission mode again
+    SKIPPED = "skipped"         # it flies to the next waypoint but one
+    REPLACED = "replaced"       # it flies another plan instead of the rest of its own
     RETURNING = "returning"     # return was asked for, or the autopilot returns by itself
     LANDING = "landing"         # the landing item, a landing asked for, or the autopilot's own
     DISARMED = "disarmed"       # telemetry shows motors off on the ground
@@ -55,6 +57,8 @@ TRANSITIONS: dict[tuple[FlightState, FlightEvent], FlightState] = {
     (S.TAKING_OFF, E.PAUSED): S.PAUSED,
     (S.ON_PATROL, E.PAUSED): S.PAUSED,
     (S.PAUSED, E.RESUMED): S.ON_PATROL,
+    (S.ON_PATROL, E.SKIPPED): S.ON_PATROL,
+    (S.ON_PATROL, E.REPLACED): S.ON_PATROL,
     (S.RETURNING, E.LANDING): S.LANDING,
     (S.LANDING, E.RETURNING): S.RETURNING,      # a failsafe on the last metres
     **{(state, E.RETURNING): S.RETURNING for state in (S.TAKING_OFF, S.ON_PATROL, S.PAUSED)},

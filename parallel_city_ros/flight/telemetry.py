@@ -36,6 +36,7 @@ class Telemetry:
     home_wall_s: float = -math.inf      # time.monotonic() when it was last told
     mission_current: int = -1           # item that is flown to
     mission_total: int = -1
+    mission_wall_s: float = -math.inf   # time.monotonic() when it was last told
     status_texts: tuple[str, ...] = ()  # the last few, newest last
     last_message_wall_s: float = -math.inf  # time.monotonic() of the newest attitude
 

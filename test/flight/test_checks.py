@@ -1,5 +1,6 @@
 """What is refused before anything is sent, and what is sent."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -14,12 +15,16 @@ from parallel_city_ros.flight.config import FlightConfig
 from parallel_city_ros.flight.executor import PatrolFlight
 from parallel_city_ros.flight.mission import (
     CHANGE_SPEED,
-    FIRST_WAYPOINT,
+    GIMBAL,
+    GIMBAL_CONTROL,
     LAND,
+    PHOTO,
     TAKEOFF,
     WAYPOINT,
     autopilot_parameters,
     patrol_mission,
+    same_missions,
+    waypoint_items,
 )
 from parallel_city_ros.flight.outcome import FlightStatus
 
@@ -120,19 +125,47 @@ def test_mission_is_the_path_between_take_off_and_landing(grid, plan):
     items = patrol_mission(plan.path, HOME, grid.frame, CONFIG)
     assert [i.command for i in items] == [TAKEOFF, CHANGE_SPEED,
                                           *[WAYPOINT] * len(plan.path), LAND]
-    for point, item in zip(plan.path, items[FIRST_WAYPOINT:-1], strict=True):
+    assert list(waypoint_items(items)) == list(range(2, len(items) - 1))
+    for point, item in zip(plan.path, items[2:-1], strict=True):
         enu = grid.frame.to_enu(item.x * 1e-7, item.y * 1e-7)
         assert np.hypot(*(enu[:2] - point[:2])) < 0.02
         assert item.z == pytest.approx(point[2] - HOME[2], abs=1e-3), "heights are above home"
         assert item.same_as(replace(item, x=item.x + 1, params=(0, 0, 0, 0)))
         assert not item.same_as(replace(item, z=item.z + 1))
-    assert items[0].z == items[FIRST_WAYPOINT].z and items[-1].z == 0
+    assert items[0].z == items[2].z and items[-1].z == 0
+
+
+def test_a_mission_has_photos_a_gimbal_and_the_plans_speeds_if_that_is_wanted(grid, plan):
+    """Yaw stays with the autopilot: one that is given makes PX4 wait at each waypoint."""
+    config = replace(CONFIG, photos="waypoints", gimbal="tilt", gimbal_tilt_deg=-30.0,
+                     speeds="plan")
+    items = patrol_mission(plan.path, HOME, grid.frame, config, time_step_s=8.0)
+    commands = [i.command for i in items]
+    assert commands[:3] == [TAKEOFF, GIMBAL_CONTROL, GIMBAL] and items[2].params[0] == -30
+    at = waypoint_items(items)
+    assert len(at) == len(plan.path) and {commands[k + 1] for k in at} == {PHOTO}
+    assert all(math.isnan(items[k].params[3]) for k in at)
+    speeds = [items[k - 1].params[1] for k in at[1:] if commands[k - 1] == CHANGE_SPEED]
+    legs = np.linalg.norm(np.diff(plan.path, axis=0), axis=1)
+    assert len(speeds) == len(legs) and speeds == pytest.approx(legs / 8.0, rel=1e-6)
+    assert max(speeds) < CONFIG.cruise_speed
+    in_a_hurry = patrol_mission(plan.path, HOME, grid.frame, config, time_step_s=0.5)
+    assert max(i.params[1] for i in in_a_hurry if i.command == CHANGE_SPEED) == 8.0
+
+    # As PX4 gives it back: NaN or not, but nothing that it would do otherwise.
+    kept = [replace(i, params=tuple(0.0 if math.isnan(p) else p for p in i.params))
+            for i in items]
+    assert same_missions(items, kept)
+    for k, change in ((2, {"params": (-90.0, 0.0, 0.0, 0.0)}), (2, {"x": 0}),
+                      (at[0] + 1, {"params": (0.0, 0.0, 9.0, 0.0)})):
+        assert not same_missions(items, [*kept[:k], replace(kept[k], **change), *kept[k + 1:]])
 
 
 @pytest.mark.parametrize("field, value", [
     ("cruise_speed", 0.0), ("retries", -1), ("link_loss_action", "panic"), ("address", ""),
     ("reserve_battery_percent", 60.0), ("mode_timeout_s", float("nan")),
-    ("link_timeout_s", 500.0), ("max_home_shift", 0.0), ("blocked_action", "hope")])
+    ("link_timeout_s", 500.0), ("max_home_shift", 0.0), ("blocked_action", "hope"),
+    ("photos", "video"), ("gimbal", "up"), ("speeds", "light"), ("gimbal_tilt_deg", -91.0)])
 def test_settings_out_of_range_are_named(field, value):
     with pytest.raises(ConfigError, match=field):
         FlightConfig(**{field: value})

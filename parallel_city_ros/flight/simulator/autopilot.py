@@ -77,11 +77,11 @@ class Landed(IntEnum):
 WAYPOINT, RETURN, LAND, TAKEOFF, DELAY, CHANGE_SPEED = 16, 20, 21, 22, 93, 178
 POSITIONED = (WAYPOINT, LAND, TAKEOFF)
 # Accepted in a mission and passed over: gimbal, camera trigger, region of interest.
-IGNORED = (195, 197, 201, 203, 205, 206, 530, 1000, 2000, 2001)
+IGNORED = (195, 197, 201, 203, 205, 206, 530, 1000, 1001, 2000, 2001)
 SUPPORTED = (*POSITIONED, RETURN, DELAY, CHANGE_SPEED, *IGNORED)
 
 
-TRIGGER_DISTANCE, TAKE_PHOTO = 206, (203, 2000)
+TRIGGER_DISTANCE, TAKE_PHOTO, STOP_PHOTOS = 206, (203, 2000), 2001
 
 
 @dataclass(frozen=True)
@@ -183,6 +183,7 @@ class SimulatedPx4:
         self.mission: list[Item] = []
         self.mission_valid = False
         self.current = 0
+        self._left_at = -1              # item at which the mission was left and not set since
         self.mission_finished = False
         self.link_age_s: float | None = None    # wall, since the last ground station; None: never
         self.texts: deque[tuple[Severity, str]] = deque(maxlen=50)
@@ -252,6 +253,9 @@ class SimulatedPx4:
                 return Result.TEMPORARILY_REJECTED
             if self.mission_finished:
                 self.current, self.mission_finished = 0, False
+            elif self._left_at == self.current and self._photographs():
+                self.current = max((i for i, item in enumerate(self.mission[:self.current])
+                                    if item.point is not None), default=self.current)
         if mode is not self.mode:
             self._enter(mode)
         return Result.ACCEPTED
@@ -273,9 +277,24 @@ class SimulatedPx4:
             self._cruise = min(speed, self.params["MPC_XY_VEL_MAX"])
         return Result.ACCEPTED
 
-    def set_mission(self, items: list[Item]) -> None:
-        """Take over a mission; an infeasible one is kept, announced and never flown."""
-        self.mission, self.current, self.mission_finished = list(items), 0, False
+    def _photographs(self) -> bool:
+        """Whether a camera was at work when the mission was left: PX4 then resumes it at the
+        waypoint before, not to lose a photo."""
+        triggers = [item for item in self.mission[:self.current]
+                    if item.command in (TRIGGER_DISTANCE, 2000, STOP_PHOTOS)]
+        return bool(triggers) and (triggers[-1].command == 2000
+                                   or triggers[-1].command == TRIGGER_DISTANCE
+                                   and triggers[-1].params[0] > 0)
+
+    def set_mission(self, items: list[Item], current: int = 0) -> None:
+        """Take over a mission; an infeasible one is kept, announced and never flown.
+
+        current : where it goes on if it is new; the one that it has is left as it is
+        """
+        if list(items) == self.mission and self.mission:
+            return
+        self.mission, self.current, self.mission_finished = list(items), current, False
+        self._left_at = -1
         self._judge_mission()
         if self.mode is Mode.MISSION and not self.landed:
             self._enter(Mode.MISSION if self.mission_valid else Mode.HOLD)
@@ -283,6 +302,8 @@ class SimulatedPx4:
     def set_current(self, index: int) -> bool:
         if not 0 <= index < len(self.mission):
             return False
+        if index != self.current:
+            self._left_at = -1
         self.current, self.mission_finished = index, False
         self._start_leg()
         return True
@@ -473,6 +494,8 @@ class SimulatedPx4:
             self._enter(Mode.HOLD)
 
     def _enter(self, mode: Mode) -> None:
+        if self.mode is Mode.MISSION and mode is not Mode.MISSION:
+            self._left_at = self.current
         self.mode = mode
         p, v = self.position, self.vehicle.velocity
         # Hold where it can stop, not where it was asked to.

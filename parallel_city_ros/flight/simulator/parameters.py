@@ -28,6 +28,7 @@ DEFAULTS: dict[str, int | float] = {    # an int is PX4's INT32, a float its FLO
     "MPC_TKO_SPEED": 1.5,           # m/s
     "MPC_XY_CRUISE": 5.0,           # m/s
     "MPC_XY_VEL_MAX": 12.0,         # m/s
+    "MPC_YAW_MODE": 0,              # 0 towards the waypoint, 3 along the course
     "MPC_Z_V_AUTO_DN": 1.5,         # m/s
     "MPC_Z_V_AUTO_UP": 3.0,         # m/s
     "NAV_ACC_RAD": 3.0,             # m (PX4's own default is 10, SITL flew with 3)

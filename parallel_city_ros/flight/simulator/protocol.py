@@ -598,7 +598,8 @@ class MavlinkServer:
                                       for m in messages])
         if kind != mavlink.MAV_MISSION_TYPE_MISSION:
             return
-        self.autopilot.set_mission([self._item(m) for m in messages])
+        marked = [m.seq for m in messages if m.current]
+        self.autopilot.set_mission([self._item(m) for m in messages], marked[0] if marked else 0)
         self._link.send(self._mission_current())
 
     def _areas(self, messages) -> list[Area]:
