@@ -12,6 +12,7 @@ import click
 
 from parallel_city_ros.city.options import ReadOptions
 from parallel_city_ros.errors import ConfigError
+from parallel_city_ros.files import finite
 from parallel_city_ros.settings import Setting, flatten
 
 json_option = click.option("--json", "as_json", is_flag=True,
@@ -110,17 +111,6 @@ class Point(click.ParamType):
 
 def print_json(values: dict) -> None:
     click.echo(json.dumps(finite(values), indent=1))
-
-
-def finite(value):
-    """A copy in which what JSON cannot say, NaN and infinity, is null."""
-    if isinstance(value, dict):
-        return {k: finite(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 def require_folders(*files: str | None) -> None:

@@ -15,6 +15,7 @@ from parallel_city_ros.city.zones import Zone, ZoneKind, read_zones, zone_mask
 from parallel_city_ros.cpss.comparison import Comparison, compare, patrol_part, waypoints_passed
 from parallel_city_ros.cpss.ledger import WEIGHT_STEPS, CoverageLedger, LedgerConfig
 from parallel_city_ros.errors import ConfigError
+from parallel_city_ros.files import finite
 from parallel_city_ros.patrol.certificate import certify
 from parallel_city_ros.patrol.evaluator import Evaluator
 from parallel_city_ros.patrol.plan import PatrolPlan, weights_hash
@@ -184,7 +185,7 @@ class LoopMonitor:
                     "plan": patrol.plan.to_dict(), "track": np.round(patrol.track, 3).tolist(),
                     "comparison": patrol.comparison.to_dict()}
             with open(self._folder / "history.jsonl", "a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+                file.write(json.dumps(finite(line)) + "\n")
         return patrol.comparison
 
     # what is concluded

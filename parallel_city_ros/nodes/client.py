@@ -29,6 +29,7 @@ from parallel_city_ros.errors import LinkError, ParallelCityError
 from parallel_city_ros.nodes import conversions, qos
 from parallel_city_ros.nodes.map_mirror import MapMirror
 from parallel_city_ros.patrol.plan import PatrolPlan
+from parallel_city_ros.planning.front import Front
 from parallel_city_ros.planning.planner import PlanRequest, Progress
 
 POLL_S = 0.02
@@ -38,12 +39,13 @@ ANSWER_S = 30.0         # of a loaded machine, for an action server to accept a 
 
 @dataclass(frozen=True, eq=False)
 class Planned:
-    """status : of PlanPatrol.Result; convergence : one dict a generation"""
+    """status : of PlanPatrol.Result; convergence : one dict a generation; front : if wanted"""
 
     status: int
     message: str
     plan: PatrolPlan | None
     convergence: list[dict]
+    front: Front | None = None
 
 
 class CarefulActionClient(ActionClient):
@@ -73,10 +75,14 @@ class CarefulActionClient(ActionClient):
 
 
 class CityClient:
-    """A node of its own, spun in a thread, that talks to the four nodes."""
+    """A node of its own, spun in a thread, that talks to the four nodes.
 
-    def __init__(self, drone: str = "drone_1", name: str = "parallel_city"):
-        self.drone = drone
+    answer_s : seconds of wall time that an action server has to accept a goal or a cancel
+    """
+
+    def __init__(self, drone: str = "drone_1", name: str = "parallel_city",
+                 answer_s: float = ANSWER_S):
+        self.drone, self._answer_s = drone, answer_s
         self._context = rclpy.Context()
         rclpy.init(context=self._context)
         self.node = Node(name, context=self._context)
@@ -184,16 +190,20 @@ class CityClient:
         self._truth.publish(conversions.event_to_ros(event, self._stamp()))
 
     def plan(self, request: PlanRequest, *, overrides: dict | None = None,
-             weights_topic: str = "", on_progress: Callable[[Progress], None] = lambda p: None,
+             weights_topic: str = "", warm_start: PatrolPlan | None = None,
+             want_front: bool = False,
+             on_progress: Callable[[Progress], None] = lambda p: None,
              cancelled: Callable[[], bool] = lambda: False,
              alive: Callable[[], None] = lambda: None, timeout_s: float = 120.0) -> Planned:
-        goal = conversions.request_to_ros(request, overrides, weights_topic)
+        goal = conversions.request_to_ros(request, overrides, weights_topic, warm_start,
+                                          want_front)
         result = self._run(self._plan, goal, "plan_patrol",
                            lambda f: on_progress(conversions.progress_from_ros(f)),
                            cancelled, alive, timeout_s)
         return Planned(result.status, result.message,
                        conversions.plan_from_ros(result.plan) if result.plan.json else None,
-                       conversions.history_from_json(result.statistics_json))
+                       conversions.history_from_json(result.statistics_json),
+                       conversions.front_from_json(result.front_json))
 
     def fly(self, plan: PatrolPlan, *,
             on_progress: Callable[[FlyPatrol.Feedback], None] = lambda f: None,
@@ -214,7 +224,7 @@ class CityClient:
         """
         nobodys = CancelGoal.Request()
         nobodys.goal_info.goal_id = UUID(uuid=list(uuid.uuid4().bytes))
-        deadline = time.monotonic() + ANSWER_S
+        deadline = time.monotonic() + self._answer_s
         while time.monotonic() < deadline:
             alive()
             answer, again = self._hello[client].call_async(nobodys), time.monotonic() + HELLO_S
@@ -223,15 +233,15 @@ class CityClient:
                     return
                 time.sleep(POLL_S)
             self._hello[client].remove_pending_request(answer)
-        raise LinkError(f"{name} did not answer within {ANSWER_S:g} s; are all nodes running in "
-                        "this ROS domain?")
+        raise LinkError(f"{name} did not answer within {self._answer_s:g} s; are all nodes "
+                        "running in this ROS domain?")
 
     def _run(self, client, goal, name, on_feedback, cancelled, alive, timeout_s):
         """Send a goal and wait for its result; cancelled or late: cancel and take what comes."""
-        self._until(client.server_is_ready, ANSWER_S, f"{name} is not offered", alive)
+        self._until(client.server_is_ready, self._answer_s, f"{name} is not offered", alive)
         self._greet(client, name, alive)
         answer = client.send_goal_async(goal, lambda msg: on_feedback(msg.feedback))
-        self._until(answer.done, ANSWER_S, f"{name} did not answer", alive)
+        self._until(answer.done, self._answer_s, f"{name} did not answer", alive)
         handle = answer.result()
         if not handle.accepted:
             raise ParallelCityError(f"{name} rejected the goal: its node is not active, or busy")

@@ -9,7 +9,7 @@ from array import array
 import numpy as np
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Point, PoseStamped, TransformStamped, Vector3
-from nav_msgs.msg import OccupancyGrid, Odometry, Path
+from nav_msgs.msg import MapMetaData, OccupancyGrid, Odometry, Path
 from parallel_city_interfaces.action import FlyPatrol, PlanPatrol
 from parallel_city_interfaces.msg import Certificate as CertificateMsg
 from parallel_city_interfaces.msg import CityEvent as CityEventMsg
@@ -28,11 +28,13 @@ from parallel_city_ros.cpss.comparison import Comparison
 from parallel_city_ros.cpss.ledger import WEIGHT_STEPS
 from parallel_city_ros.cpss.monitor import LoopMonitor
 from parallel_city_ros.errors import ConfigError, MapUpdateError, PlanError
+from parallel_city_ros.files import finite
 from parallel_city_ros.flight.outcome import FlightOutcome, FlightProgress
 from parallel_city_ros.flight.telemetry import Telemetry
 from parallel_city_ros.geo import LocalFrame
 from parallel_city_ros.patrol.plan import Objectives, PatrolPlan
 from parallel_city_ros.patrol.task import PatrolTask
+from parallel_city_ros.planning.front import Front
 from parallel_city_ros.planning.planner import PlanRequest, Progress
 from parallel_city_ros.settings import build, dotted
 
@@ -189,6 +191,13 @@ def weights_from_ros(msg: OccupancyGrid) -> np.ndarray:
     return np.where(layer < 0, 1.0, layer / WEIGHT_STEPS)
 
 
+def lies_over(info: MapMetaData, grid: VoxelGrid) -> bool:
+    """Whether a layer has the cells of the map: as many, of that size, in that place."""
+    return (info.width, info.height) == grid.shape[:2] \
+        and math.isclose(info.resolution, grid.resolution, rel_tol=1e-6) \
+        and np.allclose(point_from_ros(info.origin.position)[:2], grid.origin[:2], atol=1e-6)
+
+
 def _layer_to_ros(grid, layer, stamp) -> OccupancyGrid:
     """(nx, ny) → rows of east, as map_server has them."""
     msg = OccupancyGrid(header=header(stamp))
@@ -276,13 +285,16 @@ def track_from_ros(path: Path) -> np.ndarray:
 
 
 def request_to_ros(request: PlanRequest, overrides: dict | None = None,
-                   weights_topic: str = "") -> PlanPatrol.Goal:
+                   weights_topic: str = "", warm_start: PatrolPlan | None = None,
+                   want_front: bool = False) -> PlanPatrol.Goal:
     """overrides : settings of the task that differ from the node's, nested or dotted"""
     return PlanPatrol.Goal(
         start=point_to_ros(request.task.start), goal=point_to_ros(request.task.goal),
-        planner_id=request.planner_id, seed=request.seed,
+        planner_id=request.planner_id, seed=request.seed, prefer=request.prefer,
         evaluation_budget=request.evaluation_budget, time_budget_s=float(request.time_budget_s),
-        task_json=json.dumps(overrides) if overrides else "", weights_topic=weights_topic)
+        task_json=json.dumps(overrides) if overrides else "", weights_topic=weights_topic,
+        want_front=want_front,
+        warm_start=PatrolPlanMsg() if warm_start is None else plan_to_ros(warm_start, Time()))
 
 
 def request_from_ros(goal: PlanPatrol.Goal, defaults: dict) -> PlanRequest:
@@ -306,9 +318,19 @@ def request_from_ros(goal: PlanPatrol.Goal, defaults: dict) -> PlanRequest:
     task = build(PatrolTask, of_task | dotted(overrides),
                  start=point_from_ros(goal.start), goal=point_from_ros(goal.goal))
     asked = {"planner_id": goal.planner_id, "evaluation_budget": goal.evaluation_budget,
-             "time_budget_s": goal.time_budget_s}
+             "time_budget_s": goal.time_budget_s, "prefer": goal.prefer}
     values = of_search | {k: v for k, v in asked.items() if v} | {"seed": goal.seed}
     return PlanRequest(task=task, **values)
+
+
+def warm_start_from_ros(goal: PlanPatrol.Goal) -> PatrolPlan | None:
+    """The plan that a goal wants to begin with. Raises PlanError if it is broken."""
+    if not goal.warm_start.json:
+        return None
+    try:
+        return plan_from_ros(goal.warm_start)
+    except PlanError as error:
+        raise PlanError(f"warm_start: {error}") from error
 
 
 def progress_to_ros(progress: Progress) -> PlanPatrol.Feedback:
@@ -346,7 +368,7 @@ def state_to_ros(drone: str, monitor: LoopMonitor, stamp: Time) -> CpssState:
         state.flown_coverage_km2 = found.flown.coverage_km2
         state.flown_noise_m, state.flown_carbon = found.flown.noise_m, found.flown.carbon
         details["comparison"] = found.to_dict()
-    state.json = json.dumps(details)
+    state.json = json.dumps(finite(details))
     return state
 
 
@@ -355,7 +377,7 @@ def comparison_from_ros(state: CpssState) -> Comparison | None:
     details = json.loads(state.json)
     if not details.get("closed") or "comparison" not in details:
         return None
-    return Comparison.from_dict(details["comparison"])
+    return Comparison.from_dict(_unlimited(details["comparison"]))
 
 
 # --- the drone ------------------------------------------------------------------
@@ -423,12 +445,31 @@ def battery_to_ros(telemetry: Telemetry, stamp: Time, frame_id: str) -> BatteryS
 
 def history_to_json(history) -> str:
     """Convergence, one entry a generation: units are in the names, null is not finite."""
-    return json.dumps([
-        {"evaluations": p.evaluations} | {
-            k: v if math.isfinite(v) else None for k, v in vars(p.objectives).items()}
-        for p in history])
+    return json.dumps(finite([{"evaluations": p.evaluations} | vars(p.objectives)
+                              for p in history]))
 
 
 def history_from_json(text: str) -> list[dict]:
-    return [{k: math.inf if v is None else v for k, v in entry.items()}
-            for entry in json.loads(text or "[]")]
+    return _unlimited(json.loads(text or "[]"))
+
+
+def _unlimited(value):
+    """A copy of what was read from JSON, with infinity for null, as F is of what sees nothing."""
+    if isinstance(value, dict):
+        return {k: _unlimited(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_unlimited(v) for v in value]
+    return math.inf if value is None else value
+
+
+def front_to_json(front: Front) -> str:
+    """Paths and objectives, and which is the knee and the best in each: units in the names."""
+    return json.dumps(finite(front.to_dict()))
+
+
+def front_from_json(text: str) -> Front | None:
+    if not text:
+        return None
+    values = json.loads(text)
+    return Front(np.array(values["paths"]),
+                 np.array([list(row.values()) for row in values["objectives"]]))

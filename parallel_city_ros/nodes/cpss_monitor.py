@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from functools import partial
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
@@ -23,6 +24,7 @@ from parallel_city_ros.nodes.runtime import run
 SETTLE_S = 0.5              # wall, for the last piece of the track to arrive
 WEIGHTS_PERIOD_S = 60.0     # wall: what was seen gains worth again as time passes
 MAP_SERVICE_S = 10.0        # wall, then a report that was not taken is dropped, loudly
+PASS_ON_S = 0.2             # wall, between two looks whether a map server is there
 ENDED = {state.value for state in TERMINAL}
 
 
@@ -45,10 +47,12 @@ class CpssMonitor(Node):
                 self.create_subscription(message, f"/{name}/{topic}", partial(handle, name),
                                          qos.LATCHED)
         self._closing = {}
+        self._reported: list[tuple[float, CityEvent]] = []      # and until when they wait
         # All callbacks one after the other: they share the monitor.
         self._map = MapMirror(self, self._on_map, self.default_callback_group)
         self.create_timer(self._config.state_period_s, self._publish)
         self.create_timer(WEIGHTS_PERIOD_S, self._publish_weights)
+        self.create_timer(PASS_ON_S, self._pass_on)
 
     def _now(self):
         return self.get_clock().now()
@@ -71,12 +75,20 @@ class CpssMonitor(Node):
                 f"report {msg.event_id} is ignored: its confidence is {msg.confidence:.2f}, "
                 f"{self._config.least_confidence:.2f} is needed")
             return
-        if not self._add_event.service_is_ready() and \
-                not self._add_event.wait_for_service(MAP_SERVICE_S):
-            self.get_logger().error(f"report {msg.event_id} is lost: no map server took it")
-            return
-        self._add_event.call_async(AddEvent.Request(event=msg)).add_done_callback(
-            partial(self._on_added, msg))
+        self._reported.append((time.monotonic() + MAP_SERVICE_S, msg))
+        self._pass_on()
+
+    def _pass_on(self):
+        """To the map server what was reported, or once it is there; it is not waited for."""
+        reported, self._reported = self._reported, []
+        for late, msg in reported:
+            if self._add_event.service_is_ready():
+                self._add_event.call_async(AddEvent.Request(event=msg)).add_done_callback(
+                    partial(self._on_added, msg))
+            elif time.monotonic() < late:
+                self._reported.append((late, msg))
+            else:
+                self.get_logger().error(f"report {msg.event_id} is lost: no map server took it")
 
     def _on_added(self, msg, future):
         answer = future.result()

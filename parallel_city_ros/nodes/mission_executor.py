@@ -49,6 +49,8 @@ RECONNECT_S = 1.0       # wall, between two of them
 FIND_S = 3.0            # wall, in which a drone in the air tells that it is
 PROMISE_S = 2.0         # wall, from accepting a goal to beginning it
 STOP_S = 15.0           # wall, from deactivation in flight to seeing the drone return
+# Before these are over the plan may still be refused; then nobody is told that it is flown.
+UNCERTIFIED = {FlightState.DISCONNECTED, FlightState.READY, *TERMINAL}
 GOING_HOME = {FlightState.RETURNING, FlightState.LANDING, FlightState.LANDED, FlightState.FAILED}
 
 
@@ -271,10 +273,12 @@ class MissionExecutor(CityNode):
             self._heed(self._map.grid)
         self._flown_path.publish(conversions.track_to_ros(flight.flown, self._stamp()))
         self._say(FlightState.READY)
-        self._plan.publish(conversions.plan_to_ros(plan, self._stamp()))
-        said = [FlightState.READY]
+        said, told = [FlightState.READY], threading.Event()
 
         def on_progress(progress):
+            if not told.is_set() and progress.state not in UNCERTIFIED:
+                told.set()
+                self._plan.publish(conversions.plan_to_ros(plan, self._stamp()))
             if progress.state is not said[-1] and progress.state not in TERMINAL:
                 said.append(progress.state)
                 self._say(progress.state)

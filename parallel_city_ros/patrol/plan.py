@@ -38,6 +38,8 @@ class PatrolPlan:
     map_hash, map_update : base of the twin and number of the newest event in it
     weights_hash : of the worth of the ground that it was made for, "" for 1 everywhere
     city_file : the file that the twin was made of, "" if unknown
+    ended_by : what ended the search, or hurried it: evaluations, time or cancel; "" if unknown.
+        Only with evaluations is it the same plan whenever it is made again
     """
 
     task: PatrolTask
@@ -55,6 +57,7 @@ class PatrolPlan:
     weights_hash: str = ""
     city_file: str = ""
     attribution: str = ""
+    ended_by: str = ""
 
     @property
     def length_m(self) -> float:
@@ -82,6 +85,7 @@ class PatrolPlan:
             raise PlanError(f"format is {values.get('format')!r}, this version reads {FORMAT}; "
                             "make the plan again")
         try:
+            values = {"ended_by": ""} | values      # which older files do not have
             path = np.array(values["path"], float)
             task = dict(values["task"])
             plan = cls(

@@ -119,7 +119,8 @@ def plan(grid: VoxelGrid, request: PlanRequest, *, weights=None, city_file: str 
     warm_start : a plan, or (W, N, 3) paths, to begin with
     air : the twin with what closes its air but hides nothing, such as zones and other drones
 
-    Same seed and evaluation budget, same plan, unless the time budget ends it first.
+    Same seed and evaluation budget, same plan, whatever the number of threads, unless ended_by
+    of the plan says that something else had a say in it.
     """
     began, cpu = time.monotonic(), time.thread_time()
     ends_at = began + request.time_budget_s
@@ -163,11 +164,11 @@ def plan(grid: VoxelGrid, request: PlanRequest, *, weights=None, city_file: str 
         path = front.paths[front.choose(request.prefer)]
         scores = {name: float(v[0]) for name, v in vars(evaluator.rescore(path)).items()}
     objectives = Objectives(**scores)
-    status = PlanStatus.SUCCEEDED
+    status, ended_by = PlanStatus.SUCCEEDED, "time" if optimiser.hurried else "evaluations"
     if cancelled():
-        status = PlanStatus.CANCELLED
+        status, ended_by = PlanStatus.CANCELLED, "cancel"
     elif time.monotonic() >= ends_at:
-        status = PlanStatus.TIMEOUT
+        status, ended_by = PlanStatus.TIMEOUT, "time"
     certificate = certify(
         grid, request.task, path, coverage_floor_km2=evaluator.coverage_floor_km2,
         weights=weights, whole=True, map_hash=grid.map_hash)
@@ -188,5 +189,5 @@ def plan(grid: VoxelGrid, request: PlanRequest, *, weights=None, city_file: str 
         planner_id=request.planner_id, seed=request.seed, evaluations=evaluator.evaluations,
         coverage_floor_km2=evaluator.coverage_floor_km2, map_hash=grid.map_hash,
         map_update=grid.map_update, frame=grid.frame, resolution=grid.resolution,
-        weights_hash=weights_hash(weights), city_file=city_file,
+        weights_hash=weights_hash(weights), city_file=city_file, ended_by=ended_by,
         attribution=grid.attribution), **rest)

@@ -35,6 +35,7 @@ class Search:
         self._steps = self.steps()
         self._told: Scores | None = None
         self._exact = evaluator.exact
+        self.hurried = False    # by the clock, which then has had a say in the result
         self._best_cost, self._best_told = np.inf, np.inf
         self._best: tuple[np.ndarray, Scores] | None = None
         band = evaluator.task.min_altitude, evaluator.task.max_altitude
@@ -87,7 +88,10 @@ class Search:
         """Share of the time that is over, once it is clear that time ends the search and not
         the number of evaluations; else 0, so that the clock has no say in the result."""
         share = self._time_share()
-        return share if share > max(0.3, self.evaluator.evaluations / self.budget) else 0.0
+        if share <= max(0.3, self.evaluator.evaluations / self.budget):
+            return 0.0
+        self.hurried = True
+        return share
 
     def late(self, share: float) -> bool:
         """Whether a stage that ends at a share of the search should end by the clock."""
