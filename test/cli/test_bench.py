@@ -22,6 +22,37 @@ def test_the_short_form(tmp_path):
     assert (tmp_path / "runs.jsonl").read_bytes() == before
 
 
+def test_the_paper_s_tables_and_figures(tmp_path):
+    done = CliRunner().invoke(bench, [
+        "paper", "--short", "--settings", "paper-calm", "--budget", "100", "--resolution", "4",
+        "-o", str(tmp_path)], catch_exceptions=False)
+    assert done.exit_code == 0 and "12233.08" in done.stdout
+    for number in (5, 6, 7, 8):
+        assert (tmp_path / f"paper-calm-fig{number}.png").stat().st_size > 10_000
+
+
+def test_fronts(tmp_path):
+    done = CliRunner().invoke(bench, [
+        "planner", "--front", "--short", "--kinds", "open", "--resolution", "4", "--json",
+        "-o", str(tmp_path)], catch_exceptions=False)
+    told = json.loads(done.stdout)["summary"]
+    assert told["nsga2"]["hypervolume"]["mean"] > told["pymoo_nsga2 raw"]["hypervolume"]["mean"]
+
+
+def test_dask_says_what_it_needs(tmp_path):
+    try:
+        import dask.distributed  # noqa: F401
+    except ImportError:
+        done = CliRunner().invoke(bench, ["planner", "--short", "--backend", "dask", "-o",
+                                          str(tmp_path)])
+        assert "pip install" in str(done.exception)
+    else:
+        done = CliRunner().invoke(bench, [
+            "planner", "--short", "--planners", "iaco", "--resolution", "4", "--backend", "dask",
+            "-o", str(tmp_path)], catch_exceptions=False)
+        assert (tmp_path / "runs.csv").exists()
+
+
 def test_names_that_do_not_exist(tmp_path):
     done = CliRunner().invoke(bench, ["planner", "--planners", "magic", "-o", str(tmp_path)])
     assert done.exit_code != 0 and "magic" in str(done.exception)
