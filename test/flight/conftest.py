@@ -22,12 +22,13 @@ SPEED_FACTOR = 20.0
 PATIENT = ("--param=COM_DISARM_PRFLT=60",)
 
 
-def make_plan(grid, bow=30.0, start=(40.0, 40.0, 40.0), goal=(260.0, 180.0, 40.0)):
-    """A patrol of about 290 m that swings out sideways and up and down."""
+def make_plan(grid, bow=30.0, start=(40.0, 40.0, 40.0), goal=(260.0, 180.0, 40.0), path=None):
+    """A patrol of about 290 m that swings out sideways and up and down; or along a path."""
     task = PatrolTask(start=start, goal=goal, track_points=10)
-    path = Evaluator(grid, task).straight()
-    u = np.linspace(0, 2 * np.pi, len(path))
-    path += np.sin(u)[:, None] * (-0.54 * bow, 0.84 * bow, 4.0)
+    if path is None:
+        path = Evaluator(grid, task).straight()
+        u = np.linspace(0, 2 * np.pi, len(path))
+        path += np.sin(u)[:, None] * (-0.54 * bow, 0.84 * bow, 4.0)
     path[0], path[-1] = task.start, task.goal
     certificate = certify(grid, task, path)
     assert certificate.valid, certificate.broken

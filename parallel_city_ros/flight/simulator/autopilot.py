@@ -291,7 +291,7 @@ class SimulatedPx4:
 
         current : where it goes on if it is new; the one that it has is left as it is
         """
-        if list(items) == self.mission and self.mission:
+        if items and repr(list(items)) == repr(self.mission):   # NaN too
             return
         self.mission, self.current, self.mission_finished = list(items), current, False
         self._left_at = -1

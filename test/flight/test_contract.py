@@ -1,0 +1,237 @@
+"""What the executor relies on, of the simulated autopilot and of PX4 where it is installed.
+
+PX4 is looked for in PX4_BUILD and on the PATH. One drone flies all tests of its kind, and each
+leaves it on the ground with motors off.
+"""
+
+import math
+from contextlib import ExitStack
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from conftest import PATIENT, crane, make_plan
+from test_simulator import wait_until
+
+from parallel_city_ros.errors import LinkError, SetupError
+from parallel_city_ros.flight.autopilot import Autopilot
+from parallel_city_ros.flight.config import FlightConfig
+from parallel_city_ros.flight.executor import PatrolFlight
+from parallel_city_ros.flight.guard import Guard, GuardWatch
+from parallel_city_ros.flight.mission import patrol_mission, same_missions, waypoint_items
+from parallel_city_ros.flight.outcome import FlightStatus
+from parallel_city_ros.flight.px4 import Px4Sitl, find_px4
+from parallel_city_ros.flight.simulator.process import SimulatedAutopilot
+from parallel_city_ros.flight.state import FlightState
+
+HOME = (30.0, 50.0)
+FACTOR = 8.0
+WAIT_S = 90.0       # wall
+CONFIG = FlightConfig(progress_period_s=0.02, max_home_shift=5.0)
+
+
+@pytest.fixture(scope="module", params=["simulator", "px4"])
+def autopilot(request, grid):
+    lat, lon, _ = grid.frame.to_wgs84((*HOME, 0.0))
+    with ExitStack() as stack:
+        if request.param == "px4":
+            try:
+                find_px4()
+            except SetupError as error:
+                pytest.skip(str(error))
+            drone = Px4Sitl((lat, lon, 17.0), speed_factor=FACTOR, instance=3)
+        else:
+            drone = SimulatedAutopilot((lat, lon, 17.0), speed_factor=FACTOR, seed=3,
+                                       options=PATIENT)
+        stack.enter_context(drone)
+        connection = stack.enter_context(Autopilot())
+        connection.connect(drone.address, 30.0)
+        yield connection
+
+
+def items_of(plan, grid, config=CONFIG):
+    return patrol_mission(plan.path, np.array([*HOME, 5.0]), grid.frame, config,
+                          time_step_s=plan.task.time_step_s)
+
+
+def mode(autopilot, name):
+    wait_until(lambda: autopilot.snapshot.flight_mode == name, WAIT_S)
+
+
+def down(autopilot):
+    wait_until(lambda: autopilot.snapshot.landed_state == "ON_GROUND"
+               and not autopilot.snapshot.armed, WAIT_S)
+
+
+def take_off(autopilot, items):
+    """On its mission, on the way to the first waypoint."""
+    autopilot.upload_mission(items, 30.0)
+    if autopilot.snapshot.mission_current > 0:
+        autopilot.set_current(0)
+    wait_until(lambda: autopilot.snapshot.healthy, WAIT_S)
+    autopilot.arm()
+    wait_until(lambda: autopilot.snapshot.armed, WAIT_S)
+    autopilot.start_mission()
+    mode(autopilot, "MISSION")
+    wait_until(lambda: autopilot.snapshot.mission_current >= waypoint_items(items)[0], WAIT_S)
+
+
+def test_parameters_are_set_read_back_and_missing_ones_named(autopilot):
+    for name, value in (("RTL_RETURN_ALT", 71.5), ("GF_ACTION", 3)):
+        before = autopilot.set_parameter(name, value)
+        assert autopilot.get_parameter(name, type(value)) == value
+        assert autopilot.set_parameter(name, before) == value
+    with pytest.raises(LinkError, match="does not have"):
+        autopilot.set_parameter("NO_SUCH_PARAM", 1.0)
+
+
+@pytest.mark.parametrize("extras", [
+    {}, {"photos": "waypoints", "gimbal": "nadir", "speeds": "plan"},
+    {"photos": "waypoints", "gimbal": "tilt"}])
+def test_missions_come_back_as_they_were_sent(autopilot, grid, plan, extras):
+    items = items_of(plan, grid, replace(CONFIG, **extras))
+    autopilot.upload_mission(items, 30.0)      # reads it back and compares
+    assert same_missions(items, autopilot.download_mission(30.0))
+
+
+def test_a_new_mission_begins_where_it_is_marked_and_the_same_one_is_left_as_it_is(
+        autopilot, grid, plan):
+    items = items_of(plan, grid)
+    autopilot.upload_mission(items, 30.0, current=5)
+    wait_until(lambda: autopilot.snapshot.mission_current == 5)
+    autopilot.set_current(7)
+    autopilot.upload_mission(items, 30.0, current=3)
+    seen = autopilot.snapshot.mission_wall_s
+    wait_until(lambda: autopilot.snapshot.mission_wall_s > seen)
+    assert autopilot.snapshot.mission_current == 7
+    autopilot.upload_mission(items[:-2] + items[-1:], 30.0, current=3)
+    wait_until(lambda: autopilot.snapshot.mission_current == 3)
+
+
+def test_hold_mission_land_and_return_are_seen_and_end_on_the_ground(autopilot, grid, plan):
+    items = items_of(plan, grid)
+    for send, name in ((autopilot.return_to_launch, "RETURN_TO_LAUNCH"),
+                       (autopilot.land, "LAND")):
+        take_off(autopilot, items)
+        autopilot.hold()
+        mode(autopilot, "HOLD")
+        autopilot.start_mission()
+        mode(autopilot, "MISSION")
+        assert autopilot.snapshot.in_air and autopilot.snapshot.armed
+        send()
+        mode(autopilot, name)
+        down(autopilot)
+
+
+def test_outside_the_geofence_it_returns_by_itself(autopilot, grid, plan):
+    before = {name: autopilot.set_parameter(name, value)
+              for name, value in (("GF_ACTION", 3), ("RTL_RETURN_ALT", 45.0))}
+    take_off(autopilot, items_of(plan, grid))
+    before["GF_MAX_HOR_DIST"] = autopilot.set_parameter("GF_MAX_HOR_DIST", 25.0)
+    mode(autopilot, "RETURN_TO_LAUNCH")
+    down(autopilot)
+    for name, value in before.items():
+        autopilot.set_parameter(name, value)
+
+
+def fly(plan, grid, autopilot, act, **config):
+    """Outcome, and how often it was at each state; guarded, as every flight."""
+    config = replace(CONFIG, **config)
+    watch = GuardWatch(Guard(plan, grid, config), autopilot, config)
+    flight = PatrolFlight(plan, grid, autopilot, config, lambda: watch.reason, watch.update_route)
+    seen = []
+
+    def on_progress(progress):
+        seen.append(progress)
+        act(flight, progress)
+
+    with watch:
+        return flight.run(on_progress), seen
+
+
+def gap(track, point):
+    """Metres from the nearest point of an (N, 4) track to a place."""
+    return np.linalg.norm(track[:, 1:] - point, axis=1).min()
+
+
+def test_a_waypoint_is_skipped_and_a_pause_with_a_camera_does_not_turn_back(
+        autopilot, grid, plan):
+    """PX4 resumes a mission with photos at the waypoint before, if it may."""
+    path = plan.path.copy()
+    path[4] += (-9.0, 14.0, 0.0)        # a detour that is worth skipping
+    path[5] += (-9.0, 14.0, 0.0)
+    bowed = make_plan(grid, path=path)
+    asked, held = [], []
+
+    def act(flight, progress):
+        if progress.state is not FlightState.ON_PATROL:
+            if progress.state is FlightState.PAUSED and asked[-1] == "pause":
+                held.append(progress.position)
+                asked.append("resume")
+                flight.resume()
+        elif progress.waypoint == 4 and not asked:
+            asked.append(flight.skip())
+        elif progress.waypoint == 5 and len(asked) == 1:
+            asked.append("pause")
+            flight.pause()
+
+    outcome, seen = fly(bowed, grid, autopilot, act, photos="waypoints")
+    assert outcome.status is FlightStatus.COMPLETED, outcome.message
+    assert asked[0].result(1.0) == "" and asked[1:] == ["pause", "resume"]
+    assert gap(outcome.flown, path[4]) > 5.0 > gap(outcome.flown, path[5])
+    # From where it was held it went on, and not back.
+    after = outcome.flown[np.argmin(np.linalg.norm(outcome.flown[:, 1:] - held[0], axis=1)):, 1:]
+    ahead = path[5] - held[0]
+    back = (after - held[0]) @ ahead / np.linalg.norm(ahead)
+    assert back.min() > -5.0, back.min()
+    waypoints = [p.waypoint for p in seen if p.state is FlightState.ON_PATROL]
+    assert waypoints == sorted(waypoints) and waypoints[-1] == len(path) - 1
+
+
+def test_a_waypoint_is_not_skipped_into_a_crane(autopilot, grid, plan):
+    path = make_plan(grid, bow=0.0).path
+    path[4] += (-6.5, 10.2, 0.0)        # around what stands on the straight way
+    bowed = make_plan(grid, path=path)
+    twin = crane(grid, *(path[3, :2] + path[5, :2]) / 2, 60.0, size=2.0)
+    asked = []
+
+    def act(flight, progress):
+        if progress.waypoint == 4 and progress.state is FlightState.ON_PATROL and not asked:
+            asked.append(flight.skip())
+        elif asked and progress.state is FlightState.ON_PATROL:
+            flight.return_home()        # enough is seen
+
+    outcome, _ = fly(bowed, twin, autopilot, act)
+    words = asked[0].result(1.0)
+    assert "not clear" in words and "height over what is near" in words, words
+    assert outcome.status is FlightStatus.RETURNED and "asked for" in outcome.message
+
+
+def test_the_rest_of_a_plan_is_replaced_without_stopping(autopilot, grid, plan):
+    """Another plan that begins on its way, to another goal; what begins elsewhere is refused."""
+    begins = plan.path[3]
+    other = make_plan(grid, bow=-20.0, start=tuple(begins), goal=(60.0, 250.0, 40.0))
+    elsewhere = make_plan(grid, bow=5.0, start=(40.0, 250.0, 40.0), goal=(250.0, 260.0, 40.0))
+    asked = []
+
+    def act(flight, progress):
+        if progress.state is FlightState.ON_PATROL and progress.waypoint == 2 and not asked:
+            asked.append(flight.replace(elsewhere))
+        elif len(asked) == 1 and asked[0].done():
+            asked.append(flight.replace(other))
+
+    outcome, seen = fly(plan, grid, autopilot, act)
+    assert outcome.status is FlightStatus.COMPLETED, outcome.message
+    assert "max_join_distance" in asked[0].result(1.0)
+    assert asked[1].result(1.0) == ""
+    end = outcome.flown[-1, 1:3]
+    assert np.linalg.norm(end - other.path[-1, :2]) < 3.0
+    assert all(gap(outcome.flown, point) < 5.0 for point in other.path[2:])
+    # It never stood still between the first waypoint of the one and the last of the other.
+    track = outcome.flown
+    first, last = (int(np.argmin(np.linalg.norm(track[:, 1:] - point, axis=1)))
+                   for point in (plan.path[1], other.path[-1]))
+    part = track[first:last:10]
+    speeds = np.linalg.norm(np.diff(part[:, 1:], axis=0), axis=1) / np.diff(part[:, 0])
+    assert speeds[:-1].min() > 0.5, speeds
+    assert seen[-1].state is FlightState.LANDED and math.isfinite(outcome.distance_m)
