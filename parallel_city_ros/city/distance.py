@@ -11,9 +11,10 @@ from math import floor, sqrt
 
 import numpy as np
 from numba import njit
+from scipy.ndimage import maximum_filter1d
 
 from parallel_city_ros.city.rasterise import CHUNK, FREE
-from parallel_city_ros.city.voxels import VoxelGrid
+from parallel_city_ros.city.voxels import VoxelGrid, give_back_memory
 
 TRUNCATION_M = 20.0
 CELL_M = 2.0        # largest edge of a cell, unless voxels are larger
@@ -37,6 +38,7 @@ class DistanceField:
         self.index = np.full(self._chunks(grid), FREE, np.int32)
         self.values = np.empty((0, CHUNK, CHUNK, CHUNK), np.uint8)
         self._compute(0, 0, *self.index.shape[:2])
+        give_back_memory()
 
     @property
     def nbytes(self) -> int:
@@ -102,17 +104,27 @@ class DistanceField:
         row[keep] = np.arange(len(keep))
         self.index[area] = FREE
         self.index = np.where(self.index >= 0, row[self.index], FREE).astype(np.int32)
-        values, n = self.values[keep], len(keep)
+        n = len(keep)
+        # Room for all that may be near something, of which only what is written takes memory.
+        values = np.empty((n + int(self._near()[area].sum()), CHUNK, CHUNK, CHUNK), np.uint8)
+        values[:n] = self.values[keep]
         for a in range(a0, a1, TILE):
             for b in range(b0, b1, TILE):
                 for where, chunk in self._tile(a, b, min(a + TILE, a1), min(b + TILE, b1)):
-                    if n == len(values):    # in place: never two copies of a whole city
-                        values.resize((n + n // 4 + 64, *chunk.shape), refcheck=False)
                     values[n] = chunk
                     self.index[where] = n
                     n += 1
         values.resize((n, CHUNK, CHUNK, CHUNK), refcheck=False)
         self.values = values
+
+    def _near(self) -> np.ndarray:
+        """(cx, cy, cz) bool: chunks of cells that can be within the truncation of something."""
+        out = np.zeros(self.index.shape, bool)
+        out[tuple((np.argwhere(self.grid.chunk_index >= 0) // self._factor).T)] = True
+        steps = -(-(self._reach + 1 + CHUNK) // CHUNK)
+        for axis in range(3):       # a box around each
+            out = maximum_filter1d(out, 2 * steps + 1, axis, mode="constant")
+        return out
 
     def _tile(self, a0, b0, a1, b1):
         """Yields (a, b, c), (16, 16, 16) uint8 of each chunk that is not all truncation."""

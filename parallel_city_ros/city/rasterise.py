@@ -536,6 +536,7 @@ def query(index, words, nx, ny, points, ox, oy, oz, resolution, heights, gx, gy,
     """
     inverse = 1.0 / resolution
     flat = heights.size == 1
+    plain, top = heights[0, 0], float(index.shape[2] * CHUNK)
     for n in range(len(points)):
         x = (points[n, 0] - ox) * inverse
         y = (points[n, 1] - oy) * inverse
@@ -543,8 +544,14 @@ def query(index, words, nx, ny, points, ox, oy, oz, resolution, heights, gx, gy,
         if not (0 <= x < nx and 0 <= y < ny) or not np.isfinite(z):
             out[n] = 2
             continue
-        below = z < (heights[0, 0] if flat else ground_at(heights, gx, gy, gcell, x, y))
-        out[n] = 1 if below or is_filled(index, words, int(x), int(y), int(floor(z))) else 0
+        if z < (plain if flat else ground_at(heights, gx, gy, gcell, x, y)):
+            out[n] = 1
+        elif z < 0 or z >= top:
+            out[n] = 0
+        else:       # `is_filled` written out, which is four times as fast
+            i, j, k = int(x), int(y), int(z)
+            row = index[i // CHUNK, j // CHUNK, k // CHUNK]
+            out[n] = (words[row, i % CHUNK, j % CHUNK] >> (k % CHUNK)) & 1 if row >= 0 else 0
 
 
 @njit(cache=True, nogil=True)

@@ -99,8 +99,7 @@ def ground_of(city: City) -> Ground:
     on = [b for b in city.buildings if b.ground_z is not None]
     middle = shapely.get_coordinates(shapely.centroid([b.footprint for b in on]))
     known = [(*xy, b.ground_z) for xy, b in zip(middle, on, strict=True)]
-    known += [(*s.triangles[..., :2].reshape(-1, 2).mean(axis=0), s.ground_z)
-              for s in city.solids if s.ground_z is not None]
+    known += _middles([s for s in city.solids if s.ground_z is not None])
     if known:
         return _between(np.array(known, float), city.extent)
     if city.buildings or city.surfaces:     # they are told from their ground, which is z = 0
@@ -108,6 +107,16 @@ def ground_of(city: City) -> Ground:
     lowest = [s.triangles[..., 2].min() for s in city.solids]
     lowest += [b.lower[:, 2].min() for b in city.boxes if len(b.lower)]
     return Ground.flat(float(np.floor(min(lowest) * 100) / 100) if lowest else 0.0)
+
+
+def _middles(solids) -> list[tuple[float, float, float]]:
+    """Mean east and north of the corners of each body, and its ground."""
+    if not solids:
+        return []
+    sizes = np.array([3 * len(s.triangles) for s in solids])
+    corners = np.concatenate([s.triangles[..., :2].reshape(-1, 2) for s in solids])
+    sums = np.add.reduceat(corners, np.cumsum(sizes) - sizes)
+    return [(*xy, s.ground_z) for xy, s in zip(sums / sizes[:, None], solids, strict=True)]
 
 
 def _between(known: np.ndarray, extent) -> Ground:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -102,8 +103,12 @@ class VoxelGrid:
     def surface(self) -> np.ndarray:
         """(nx, ny) float: top of the highest occupied voxel, z of the ground if none, metres."""
         layers = rasterise.highest(self.chunk_index, self.words, *self.shape[:2])
-        tops = self.origin[2] + layers * self.resolution
-        return np.where(layers > 0, np.maximum(tops, self.ground), self.ground)
+        return self._tops(layers, np.s_[:, :])
+
+    def _tops(self, layers, columns) -> np.ndarray:
+        ground = self.ground[columns]
+        tops = self.origin[2] + layers[columns] * self.resolution
+        return np.where(layers[columns] > 0, np.maximum(tops, ground), ground)
 
     @property
     def built(self) -> np.ndarray:
@@ -224,7 +229,15 @@ class VoxelGrid:
         index[tuple(where[new].T)] = len(old) + np.arange(new.sum())
         out = np.concatenate([old, words[new]])
         out[rows[~new]] = words[~new]
-        return self._next(index, out, nz, map_update)
+        after = self._next(index, out, nz, map_update)
+        if "surface" in self.__dict__:      # most of it is the same
+            surface, layers = self.surface.copy(), np.zeros(self.shape[:2], np.int32)
+            for a, b in np.unique(where[:, :2], axis=0):
+                rasterise.highest_of_chunks(index, out, a, b, layers)
+                pile = np.s_[a * CHUNK:(a + 1) * CHUNK, b * CHUNK:(b + 1) * CHUNK]
+                surface[pile] = after._tops(layers, pile)
+            after.__dict__["surface"] = surface
+        return after
 
     def chunk(self, where) -> np.ndarray:
         """(N, 3) numbers of chunks → (N, 16, 16) uint16 words, zero where nothing is stored."""
@@ -288,8 +301,16 @@ def voxelise(city: City, resolution: float = 2.0, margin: float = 20.0,
     for kernel, arguments in bodies:
         kernel(index, words, *shape[:2], *arguments, True)
     index, words = _pruned(index, words)
+    del bodies
+    give_back_memory()
     return VoxelGrid(index, words, shape, origin, float(resolution), city.frame, ground,
                      city.attribution)
+
+
+def give_back_memory() -> None:
+    """Hand back to the system what temporaries took, which glibc may keep for good."""
+    if (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
+        trim(0)
 
 
 def _bodies(city, origin, resolution, ground, assumed_margin) -> list[tuple]:

@@ -1,5 +1,7 @@
 """Events come and go as numbered updates; a listener that follows them has the same map."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -24,11 +26,13 @@ def event(name="crane", x=50.0, y=50.0, top=40.0, **more):
 
 def test_a_listener_that_applies_every_update_has_the_same_map(base):
     twin, mirror = Twin(base), base
+    assert mirror.surface.any()     # kept up to date from here on
     for change in (event(), event("closure", 10, 10, 90), event(x=54.0), event(top=30.0)):
         update = twin.add(change)
         mirror = update.apply_to(mirror)
         assert mirror.map_update == twin.grid.map_update == update.map_update
         assert np.array_equal(mirror.occupied, twin.grid.occupied)
+        assert np.array_equal(mirror.surface, replace(mirror).surface)
         assert mirror.map_hash == base.map_hash
     assert twin.grid.is_occupied([12.0, 12.0, 80.0])
     assert not twin.grid.is_occupied([51.0, 51.0, 35.0])
