@@ -10,10 +10,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 import numpy as np
-import shapely
 from numba import njit
 
+from parallel_city_ros.city.facades import Facades
 from parallel_city_ros.city.voxels import VoxelGrid
+from parallel_city_ros.patrol import terms
 from parallel_city_ros.patrol.profile import speed_profile
 from parallel_city_ros.patrol.task import PatrolTask
 
@@ -40,8 +41,20 @@ class Check:
 
 
 @dataclass(frozen=True)
+class Term:
+    """One objective as the checker finds it, and its unit."""
+
+    objective: str
+    unit: str
+    value: float
+
+
+@dataclass(frozen=True)
 class Certificate:
+    """objectives : f1, f2, f3 recomputed, of a whole plan"""
+
     checks: tuple[Check, ...]
+    objectives: tuple[Term, ...] = ()
 
     @property
     def valid(self) -> bool:
@@ -53,7 +66,8 @@ class Certificate:
 
     def to_dict(self) -> dict:
         return {"valid": self.valid, "step_m": STEP_M,
-                "checks": [asdict(c) for c in self.checks]}
+                "checks": [asdict(c) for c in self.checks],
+                "objectives": [asdict(t) for t in self.objectives]}
 
 
 def _walk(path: np.ndarray) -> np.ndarray:
@@ -185,26 +199,54 @@ def _hidden(surface, i, j, x, y, z, highest):
 
 
 def seen_km2(grid: VoxelGrid, task: PatrolTask, path, weights=None) -> float:
-    """Weighted area seen from the (N, 3) points, each cell once; the paper's model: each time."""
-    counts = count_seen(grid, task, path)
-    worth = counts if task.model == "paper" else (counts > 0).astype(float)
-    if weights is not None:
-        worth = worth * weights
-    if task.area:
-        east, north = (grid.origin[k] + (np.arange(counts.shape[k]) + 0.5) * grid.resolution
-                       for k in (0, 1))
-        inside = shapely.contains_xy(shapely.Polygon(task.area), east[:, None], north[None, :])
-        worth = worth * inside
-    return float(worth.sum() * grid.resolution**2 * 1e-6)
+    """Weighted area of ground and walls seen from the (N, 3) points, each cell and face once.
+
+    By the paper's model each time that it is seen.
+    """
+    worth, area = terms.worth_of(grid, task, weights), 0.0
+    if task.coverage != "facades":
+        counts = count_seen(grid, task, path)
+        times = counts if task.model == "paper" else counts > 0
+        area += float((times * worth).sum() * grid.resolution**2 * 1e-6)
+    if task.coverage != "ground":
+        walls = Facades(grid)
+        area += terms.walls_km2(walls, worth, terms.walls_seen(
+            walls, task, terms.cameras_along(task, path)))
+    return area
+
+
+def carbon_of(task: PatrolTask, path) -> float:
+    """f2 of (N, 3) points by the task's carbon model."""
+    if task.carbon_model == "energy":
+        return float(terms.leg_energies_wh(task, path).sum()) * task.grid_intensity / 1000
+    length = np.linalg.norm(np.diff(np.asarray(path, float), axis=0), axis=1).sum()
+    return float(task.drone.carbon_per_km * length / 1000)
+
+
+def noise_of(grid: VoxelGrid, task: PatrolTask, path, noise_weights=None) -> float:
+    """f3 of (N, 3) points by the task's noise model."""
+    path = np.asarray(path, float)
+    if task.noise_model == "level":
+        places = terms.receptors(grid, task, noise_weights)
+        powers = (10 ** (terms.levels_db(task, path, places) / 10)).sum(axis=0)
+        return terms.exposure_db_ha(task, powers, places, len(path))
+    if task.model == "paper":       # (9), to the letter: over the map's zero
+        below = task.noise_altitude - path[:, 2]
+        return float((below[below >= 0] - 1).sum())
+    below = task.noise_altitude - (path[:, 2] - _ground_under(grid, path))
+    return float((below[below >= 0] + 1).sum())
 
 
 def certify(grid: VoxelGrid, task: PatrolTask, path, *, coverage_floor_km2: float | None = None,
-            weights=None, whole: bool = False, map_hash: str | None = None) -> Certificate:
+            weights=None, whole: bool = False, map_hash: str | None = None,
+            noise_weights=None) -> Certificate:
     """Check every constraint of the task on (N, 3) ENU metres, start and goal included.
 
-    coverage_floor_km2 : what has to be seen, by the weights; None: is not checked
+    coverage_floor_km2 : what has to be seen, by the weights; None: is not checked, and the
+        objectives are not recomputed
     whole : whether it is to have all the track points of the task, and not a rest of them
     map_hash : of the map that the path was made for; None: is not checked
+    noise_weights : (nx, ny) who hears what on each cell, see noise.listeners
     """
     path = np.asarray(path, float)
     if path.ndim != 2 or path.shape[1] != 3 or len(path) < 2 or not np.isfinite(path).all():
@@ -246,18 +288,26 @@ def certify(grid: VoxelGrid, task: PatrolTask, path, *, coverage_floor_km2: floa
     # by its time steps, or by what its corners and its acceleration allow if that is longer
     seconds = max(len(legs) * task.time_step_s, speed_profile(path, drone).duration_s)
     check("duration", "s", task.endurance_s, [seconds], path[-1:])
+    if task.carbon_model == "energy":
+        check("energy", "Wh", task.energy_limit_wh, [terms.leg_energies_wh(task, path).sum()],
+              path[-1:])
     for k, place in enumerate(task.must_visit):
         gaps = np.linalg.norm(walk - place, axis=1)
         k_near = int(np.argmin(gaps))
         check(f"distance from place {k + 1} to visit", "m", task.visit_radius,
               gaps[k_near:k_near + 1], walk[k_near:k_near + 1])
+    found = {}
     if coverage_floor_km2 is not None:
+        found = {"coverage_km2": seen_km2(grid, task, path, weights),
+                 "carbon": carbon_of(task, path),
+                 "noise_m": noise_of(grid, task, path, noise_weights)}
         check("coverage", "km²", coverage_floor_km2 * (1 - COVERAGE_SLACK),
-              [seen_km2(grid, task, path, weights)], path[-1:], least=True)
+              [found["coverage_km2"]], path[-1:], least=True)
     if whole:
         check("track points", "", 0.0, [abs(len(path) - task.track_points - 2)], path[-1:])
     if map_hash is not None:
         check("another map", "", 0.0, [float(map_hash != grid.map_hash)], path[-1:])
     for name, end, wanted in (("start", path[0], task.start), ("goal", path[-1], task.goal)):
         check(f"distance from {name}", "m", 0.0, [np.linalg.norm(end - wanted)], [end])
-    return Certificate(tuple(checks))
+    return Certificate(tuple(checks), tuple(
+        Term(name, task.units[name], value) for name, value in found.items()))

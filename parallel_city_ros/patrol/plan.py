@@ -13,7 +13,7 @@ import numpy as np
 from parallel_city_ros.errors import ConfigError, PlanError
 from parallel_city_ros.files import write_atomically
 from parallel_city_ros.geo import LocalFrame
-from parallel_city_ros.patrol.certificate import Certificate, Check
+from parallel_city_ros.patrol.certificate import Certificate, Check, Term
 from parallel_city_ros.patrol.task import Drone, PatrolTask
 
 FORMAT = 1      # of the file; raised when a reader of the old one would misread the new
@@ -21,11 +21,11 @@ FORMAT = 1      # of the file; raised when a reader of the old one would misread
 
 @dataclass(frozen=True, kw_only=True)
 class Objectives:
-    """What a patrol is judged by; see PatrolTask.drone for the unit of carbon."""
+    """What a patrol is judged by; PatrolTask.units has the units of the task's models."""
 
-    coverage_km2: float     # f1, weighted area seen
-    carbon: float           # f2, Drone.carbon_per_km times the length
-    noise_m: float          # f3
+    coverage_km2: float     # f1, weighted area seen, of ground, walls or both
+    carbon: float           # f2, Drone.carbon_per_km times the length, or g CO2
+    noise_m: float          # f3, metres below Z_noise, or dB ha over the threshold
     fitness: float          # F, less is better
     violation: float = 0.0  # G, 0 if feasible
 
@@ -68,7 +68,8 @@ class PatrolPlan:
         values |= {name: asdict(getattr(self, name)) for name in ("task", "objectives", "frame")}
         values["path"] = self.path.tolist()
         values["certificate"] = self.certificate.to_dict()
-        return {"format": FORMAT, "length_m": self.length_m} | values
+        return {"format": FORMAT, "length_m": self.length_m,
+                "units": self.task.units} | values
 
     @classmethod
     def from_dict(cls, values: dict) -> PatrolPlan:
@@ -94,13 +95,16 @@ class PatrolPlan:
                 path=path, objectives=Objectives(**values["objectives"]),
                 certificate=Certificate(tuple(
                     Check(**check | {"where": tuple(check["where"])})
-                    for check in values["certificate"]["checks"])),
+                    for check in values["certificate"]["checks"]), tuple(
+                        Term(**term) for term in values["certificate"].get("objectives", ()))),
                 frame=LocalFrame(**values["frame"]),
                 **{f.name: _typed(f.name, values[f.name], f.type) for f in fields(cls)
                    if f.type in _SIMPLE})
             numbers = {f"objectives.{k}": v for k, v in asdict(plan.objectives).items()}
             numbers |= {f"certificate: {c.constraint}": getattr(c, k)
                         for c in plan.certificate.checks for k in ("bound", "value", "margin")}
+            numbers |= {f"certificate: {t.objective}": t.value
+                        for t in plan.certificate.objectives}
             for name, value in numbers.items():
                 _typed(name, value, "float")
         except KeyError as error:
