@@ -3,16 +3,22 @@
 import json
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from nav_msgs.msg import Path
 from parallel_city_interfaces.action import PlanPatrol
+from parallel_city_interfaces.msg import PatrolPlan
 from parallel_city_interfaces.srv import AddEvent, CheckPath, GetRegion
 
 from parallel_city_ros.city.ground import two_ends
 from parallel_city_ros.city.twin import CityEvent
 from parallel_city_ros.errors import LinkError
+from parallel_city_ros.geo import LocalFrame
 from parallel_city_ros.nodes import conversions as c
+from parallel_city_ros.nodes import qos
+from parallel_city_ros.nodes.client import CityClient
 from parallel_city_ros.patrol.certificate import certify
 from parallel_city_ros.patrol.task import PatrolTask
 from parallel_city_ros.planning.planner import PlanRequest
@@ -23,7 +29,7 @@ RESULT = PlanPatrol.Result
 @pytest.fixture(scope="module")
 def running(system):
     system.start_twin()
-    system.processes.start_node("planner_server", {})
+    system.processes.start_node("planner_server", {"replan": "publish"})
     system.client.wait_for_map(60.0, system.processes.check)
     return system
 
@@ -46,6 +52,14 @@ def call(client, kind, name, request):
         return answer.result()
     finally:
         client.node.destroy_client(service)
+
+
+def add(client, event):
+    """The number of the map update that the event makes."""
+    answer = call(client, AddEvent, "/city_map/add_event",
+                  AddEvent.Request(event=c.event_to_ros(event, c.time_to_ros(0.0))))
+    assert answer.accepted, answer.message
+    return answer.map_update
 
 
 def crane(name, point, half=20.0, top=140.0):
@@ -95,10 +109,47 @@ def test_the_newest_goal_preempts(running, task):
     assert first[0].status == RESULT.CANCELLED and "newer goal" in first[0].message
 
 
+def test_a_goal_may_be_cancelled_before_anything_was_done(running, task):
+    for _ in range(3):
+        planned = running.client.plan(PlanRequest(task=task, evaluation_budget=10**6),
+                                      cancelled=lambda: True)
+        assert planned.status == RESULT.CANCELLED
+        assert planned.plan is None or planned.plan.certificate.valid
+    again = running.client.plan(PlanRequest(task=task, evaluation_budget=100))
+    assert again.status == RESULT.SUCCEEDED
+
+
 def test_time_budget_ends_the_search(running, task):
     planned = running.client.plan(PlanRequest(task=task, evaluation_budget=10**6,
                                               time_budget_s=1.0))
     assert planned.status == RESULT.TIMEOUT
+    assert planned.plan is None or planned.plan.ended_by == "time"
+
+
+def test_a_plan_to_begin_with_is_not_lost_whatever_its_frame(running, task):
+    request = PlanRequest(task=task, evaluation_budget=100, planner_id="iaco")
+    before = running.client.plan(PlanRequest(task=task, evaluation_budget=500)).plan
+    again = running.client.plan(request, warm_start=before).plan
+    assert again.objectives.fitness <= before.objectives.fitness
+    # the same place in another frame, and one that is not even on the map
+    frame = LocalFrame(*map(float, before.frame.to_wgs84((200.0, -100.0, 0.0))))
+    lat, lon, up = before.frame.to_wgs84(before.path).T
+    there = replace(before, frame=frame, path=frame.to_enu(lat, lon, up))
+    again = running.client.plan(request, warm_start=there).plan
+    assert again.objectives.fitness == pytest.approx(before.objectives.fitness, rel=0.02) \
+        or again.objectives.fitness < before.objectives.fitness
+    far = replace(before, path=before.path + (9e4, 0.0, 0.0))
+    assert running.client.plan(request, warm_start=far).status == RESULT.SUCCEEDED
+
+
+def test_the_front_comes_on_request(running, task):
+    request = PlanRequest(task=task, evaluation_budget=300, planner_id="nsga2", prefer="knee")
+    planned = running.client.plan(request, want_front=True)
+    assert planned.status == RESULT.SUCCEEDED and len(planned.front) > 1
+    assert np.array_equal(planned.front.paths[planned.front.choose("knee")], planned.plan.path)
+    assert running.client.plan(replace(request, evaluation_budget=100)).front is None
+    refused = running.client.plan(PlanRequest(task=task, planner_id="igso"), want_front=True)
+    assert refused.status == RESULT.BAD_REQUEST and "nsga2" in refused.message
 
 
 @pytest.mark.parametrize("change, status, words", [
@@ -138,6 +189,69 @@ def test_an_event_changes_the_map_of_every_listener_and_the_next_plan(running, t
     free = call(client, CheckPath, "/city_map/check_path", CheckPath.Request(
         path=[c.point_to_ros(p) for p in before.path], radius_m=2.0))
     assert not free.free and free.map_update == number + 1
+
+
+@pytest.fixture
+def published(running):
+    """Every patrol_plan and plan that comes, the latched ones first."""
+    plans, paths = [], []
+    node = running.client.node
+    subscriptions = [
+        node.create_subscription(PatrolPlan, "/patrol_plan",
+                                 lambda msg: plans.append(c.plan_from_ros(msg)), qos.LATCHED),
+        node.create_subscription(Path, "/plan",
+                                 lambda msg: paths.append(c.path_from_ros(msg)), qos.LATCHED)]
+    yield plans, paths
+    for subscription in subscriptions:
+        node.destroy_subscription(subscription)
+
+
+def wait(reached, running, timeout_s=60.0):
+    deadline = time.monotonic() + timeout_s
+    while not reached():
+        running.processes.check()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_plan_that_the_map_breaks_is_repaired_and_published(running, task, published):
+    plans, paths = published
+    client = running.client
+    before = client.plan(PlanRequest(task=task, evaluation_budget=500, seed=6)).plan
+    wait(lambda: plans and np.array_equal(plans[-1].path, before.path), running)
+    aside = add(client, crane("aside", before.path[3], top=2.0))
+    number = add(client, crane("in the way", before.path[20]))
+    wait(lambda: plans[-1].map_update >= number, running)
+    repaired, grid = plans[-1], client.wait_for_update(number, 10.0)
+    assert not certify(grid, task, before.path).valid
+    assert repaired.certificate.valid and certify(grid, task, repaired.path).valid
+    assert (repaired.map_hash, repaired.map_update) == (before.map_hash, number)
+    assert aside not in [p.map_update for p in plans]       # which broke nothing
+    wait(lambda: np.array_equal(paths[-1], repaired.path), running)
+
+
+def test_a_map_that_changes_during_a_search_is_heeded(running, task):
+    """The search goes on from what it had, on the new map."""
+    client = running.client
+    before = client.plan(PlanRequest(task=task, evaluation_budget=1500, seed=7)).plan
+    numbers, generations = [], []
+
+    def on_progress(progress):
+        generations.append(progress.generation)
+        if len(generations) == 1:
+            adding.start()
+    # not in the callback itself, which would wait for an answer that comes to its own thread
+    adding = threading.Thread(target=lambda: numbers.append(
+        add(client, crane("meanwhile", before.path[20], half=35.0))))
+    planned = client.plan(
+        PlanRequest(task=task, evaluation_budget=10_000, seed=7), warm_start=before,
+        on_progress=on_progress,
+        cancelled=lambda: generations != sorted(generations) and generations[-1] > 2)
+    adding.join(30.0)
+    assert generations != sorted(generations), planned.message
+    assert planned.plan is None or planned.plan.map_update == numbers[0]
+    if planned.plan is not None:
+        assert certify(client.wait_for_update(numbers[0], 10.0), task, planned.plan.path).valid
 
 
 def test_bad_events_are_refused_with_a_reason(running):
@@ -208,17 +322,19 @@ def test_no_fly_zones_close_their_air(running, tmp_path):
 
 def test_a_killed_planner_is_noticed_and_can_be_replaced(running, task):
     running.kill("planner_server")
-    with pytest.raises(LinkError, match="plan_patrol"):
-        running.client.plan(PlanRequest(task=task, evaluation_budget=100), timeout_s=5.0)
-    running.processes.start_node("planner_server", {})
-    deadline = time.monotonic() + 90.0      # DDS forgets a killed process after 20 s
-    while True:
-        running.processes.check()
-        try:
-            planned = running.client.plan(PlanRequest(task=task, evaluation_budget=100))
-            break
-        except LinkError:
-            assert time.monotonic() < deadline
+    # DDS forgets a killed process after 20 s: who asks has to notice before that
+    with CityClient(name="impatient", answer_s=2.0) as client:
+        with pytest.raises(LinkError, match="plan_patrol"):
+            client.plan(PlanRequest(task=task, evaluation_budget=100), timeout_s=5.0)
+        running.processes.start_node("planner_server", {})
+        deadline = time.monotonic() + 90.0
+        while True:
+            running.processes.check()
+            try:
+                planned = client.plan(PlanRequest(task=task, evaluation_budget=100))
+                break
+            except LinkError:
+                assert time.monotonic() < deadline
     assert planned.status == RESULT.SUCCEEDED
 
 
