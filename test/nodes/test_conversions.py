@@ -1,7 +1,9 @@
 """What goes out as a message comes back the same, through real serialisation."""
 
 import array
+import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +11,9 @@ from rclpy.serialization import deserialize_message, serialize_message
 
 from parallel_city_ros.city.twin import CityEvent, Twin
 from parallel_city_ros.city.voxels import VoxelGrid
+from parallel_city_ros.cpss.comparison import Comparison
 from parallel_city_ros.cpss.ledger import CoverageLedger
+from parallel_city_ros.cpss.monitor import LoopMonitor, MonitorConfig
 from parallel_city_ros.errors import ConfigError, MapUpdateError, PlanError
 from parallel_city_ros.flight.outcome import FlightOutcome, FlightStatus
 from parallel_city_ros.flight.telemetry import Telemetry
@@ -17,6 +21,7 @@ from parallel_city_ros.geo import LocalFrame
 from parallel_city_ros.nodes import conversions as c
 from parallel_city_ros.patrol.plan import Objectives
 from parallel_city_ros.patrol.task import PatrolTask
+from parallel_city_ros.planning.front import Front
 from parallel_city_ros.planning.planner import PlanRequest, Progress, plan
 from parallel_city_ros.settings import flatten
 
@@ -106,6 +111,27 @@ def test_request_takes_defaults_of_the_node_for_what_is_not_said(found):
     assert empty.evaluation_budget == 123 and empty.planner_id == PlanRequest.planner_id
 
 
+def test_what_a_search_is_to_begin_with(found):
+    request = PlanRequest(task=found.task, planner_id="nsga2", prefer="knee")
+    goal = sent(c.request_to_ros(request, warm_start=found, want_front=True))
+    assert c.warm_start_from_ros(goal).to_dict() == found.to_dict() and goal.want_front
+    assert c.request_from_ros(goal, {s.name: s.default for s in flatten(PlanRequest)}
+                              ).prefer == "knee"
+    goal.warm_start.waypoints[1].z += 9.0
+    with pytest.raises(PlanError, match="warm_start"):
+        c.warm_start_from_ros(goal)
+    assert c.warm_start_from_ros(sent(c.request_to_ros(request))) is None
+
+
+def test_front():
+    front = Front(np.arange(24.0).reshape(2, 4, 3), np.array([[1.0, 2, 3, 8], [2.0, 3, 4, 7.5]]))
+    back = c.front_from_json(c.front_to_json(front))
+    order = [1, 0]      # the best in F first
+    assert np.array_equal(back.paths, front.paths[order])
+    assert np.array_equal(back.objectives, front.objectives[order])
+    assert c.front_from_json("") is None
+
+
 @pytest.mark.parametrize("change, words", [
     ({"task_json": "{"}, "task_json"), ({"task_json": "[1]"}, "task_json"),
     ({"task_json": '{"speed": 3}'}, "speed"), ({"planner_id": "magic"}, "magic"),
@@ -132,6 +158,16 @@ def test_weights_come_back_as_they_were_published(grid):
     assert np.array_equal(back, weights)
 
 
+def test_weights_of_another_place_or_size_are_told_from_those_of_the_map(grid):
+    info = sent(c.weights_to_ros(grid, np.ones(grid.surface.shape), STAMP)).info
+    assert c.lies_over(info, grid)
+    for change in ({"origin": grid.origin + (2.0, 0.0, 0.0)}, {"resolution": 1.0}):
+        values = {"origin": grid.origin, "resolution": grid.resolution} | change
+        other = VoxelGrid.from_dense(grid.occupied, values["origin"], values["resolution"],
+                                     grid.frame)
+        assert other.shape[:2] == grid.shape[:2] and not c.lies_over(info, other)
+
+
 def test_slice_lies_as_map_server_has_it(grid):
     message = sent(c.slice_to_ros(grid, 5.0, STAMP))
     assert (message.info.width, message.info.height) == (61, 47)
@@ -153,6 +189,22 @@ def test_progress():
     history = c.history_from_json(c.history_to_json([progress, Progress(5, 300, Objectives(
         coverage_km2=0.0, carbon=1.0, noise_m=1.0, fitness=math.inf, violation=2.0), 3.0)]))
     assert history[0]["evaluations"] == 250 and math.isinf(history[1]["fitness"])
+
+
+def test_a_flight_that_saw_nothing_is_told_in_json_that_every_reader_takes(grid, found):
+    monitor = LoopMonitor(MonitorConfig())
+    monitor.on_map(grid)
+    monitor.on_plan("drone_1", found)
+    blind = replace(found.objectives, coverage_km2=0.0, fitness=math.inf)
+    comparison = Comparison(
+        planned=found.objectives, flown=blind, planned_length_m=10.0, flown_length_m=9.0,
+        max_deviation_m=1.0, tube_radius_m=2.0, below_noise_altitude_share=0.5,
+        lowest_altitude_m=40.0)
+    monitor.patrols["drone_1"].comparison = comparison
+    monitor.patrols["drone_1"].closed = True
+    state = sent(c.state_to_ros("drone_1", monitor, STAMP))
+    json.loads(state.json, parse_constant=lambda word: pytest.fail(word))
+    assert c.comparison_from_ros(state) == comparison
 
 
 def test_outcome():
