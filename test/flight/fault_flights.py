@@ -1,14 +1,18 @@
-"""One flight in which one thing goes wrong in one phase, in a process of its own.
+"""Flights in which one thing goes wrong in one phase, each in a process of its own, some at once.
 
-python fault_flights.py FAULT PHASE [UNDO]
+Cases, [fault, phase, undo] each, come as JSON on standard input; for each a line of JSON goes to
+standard output when its flight has ended. undo : a fault that ends the first after a while.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
+import traceback
+from dataclasses import replace
 
 import numpy as np
 import shapely
@@ -23,41 +27,50 @@ from parallel_city_ros.flight.simulator.process import SimulatedAutopilot
 from parallel_city_ros.flight.state import FlightState
 from parallel_city_ros.geo import LocalFrame
 
+AT_ONCE = 12            # a flight waits more than it works
 SPEED_FACTOR = 20.0
 HOME = (30.0, 50.0)
-PASSES_S = 1.5          # wall, after which what is undone by itself is
-DOWN_S = 40.0           # wall, for a drone that is given up to come down by itself
-# COM_DL_LOSS_T, link, mode and estimator times are wall: shorter here, as all else is faster.
-OPTIONS = ("--param=COM_DISARM_PRFLT=60", "--param=COM_DL_LOSS_T=2")
-CONFIG = FlightConfig(
-    link_timeout_s=0.7, link_wait_s=6.0, command_timeout_s=2.0, parameter_timeout_s=1.0,
-    mode_timeout_s=1.0, retries=2, progress_period_s=0.05, return_timeout_s=300.0,
+PASSES_S = 25.0         # vehicle, after which what is undone by itself is
+FLIGHT_S = 180          # wall, of a flight: then its process is killed, which is a failure
+# Deadlines of vehicle time are long: a loaded machine is no drone that hesitates.
+PATIENT = FlightConfig(
+    takeoff_timeout_s=1200.0, progress_timeout_s=600.0, return_timeout_s=1500.0,
+    link_timeout_s=15.0, mode_timeout_s=1.0, retries=4, progress_period_s=0.05,
     guard=GuardConfig(estimator_s=0.2))
+# Where the link is what fails, its wall times are short, as all else is fast.
+BRISK = replace(PATIENT, link_timeout_s=0.7, link_wait_s=6.0, command_timeout_s=2.0,
+                parameter_timeout_s=1.0, retries=2)
+LINK = ("link_loss", "freeze", "reboot")
 
 
-def fly(fault: str, phase: str, undo: str = "") -> dict:
-    """status, message, states and the truth about the drone in the end.
-
-    undo : a fault that ends the first PASSES_S later
-    """
+def city():
+    """(grid, plan), small so that flights are short."""
     empty = VoxelGrid.from_dense(np.zeros((120, 100, 1), bool), np.array([0.0, 0.0, 5.0]), 2.0,
                                  LocalFrame(60.17, 24.94, 0.0))
     grid = empty.with_prism(shapely.box(180, 60, 200, 80), 5, 35)
-    plan = make_plan(grid, bow=12.0, start=(40.0, 40.0, 40.0), goal=(150.0, 120.0, 40.0))
+    return grid, make_plan(grid, bow=12.0, start=(40.0, 40.0, 40.0), goal=(150.0, 120.0, 40.0))
+
+
+def fly(grid, plan, fault: str, phase: str, undo: str) -> dict:
+    """status, message, states and the truth about the drone in the end."""
     lat, lon, _ = grid.frame.to_wgs84((*HOME, 0.0))
     states, struck = [], []
-    with SimulatedAutopilot((lat, lon, 17.0), speed_factor=SPEED_FACTOR, seed=5,
-                            options=OPTIONS) as simulator, Autopilot(
-                                command_timeout_s=CONFIG.command_timeout_s) as autopilot:
-        autopilot.connect(simulator.address, 15.0)
-        guard = GuardWatch(Guard(plan, grid, CONFIG), autopilot, CONFIG)
-        flight = PatrolFlight(plan, grid, autopilot, CONFIG, lambda: guard.reason)
+    link = fault.startswith(LINK)
+    config = BRISK if link else PATIENT
+    options = ("--param=COM_DISARM_PRFLT=600", f"--param=COM_DL_LOSS_T={2 if link else 30}")
+    with SimulatedAutopilot((lat, lon, 17.0), speed_factor=SPEED_FACTOR, seed=5, city=grid,
+                            options=options) as simulator, Autopilot(
+                                command_timeout_s=config.command_timeout_s) as autopilot:
+        autopilot.connect(simulator.address, 30.0)
+        guard = GuardWatch(Guard(plan, grid, config), autopilot, config)
+        flight = PatrolFlight(plan, grid, autopilot, config, lambda: guard.reason)
 
         def on_progress(progress):
+            now = progress.vehicle_time_s
             if not states or states[-1] != progress.state.value:
                 states.append(progress.state.value)
             if not struck and progress.state.value == phase:
-                struck.append(time.monotonic())
+                struck.append(now)
                 simulator.inject(fault)
                 if progress.state is FlightState.PAUSED:
                     flight.resume()
@@ -65,26 +78,53 @@ def fly(fault: str, phase: str, undo: str = "") -> dict:
                     and progress.waypoint >= 2:
                 {"paused": flight.pause, "returning": flight.return_home,
                  "landing": flight.land}.get(phase, lambda: None)()
-            elif undo and len(struck) == 1 and time.monotonic() - struck[0] > PASSES_S:
-                struck.append(0.0)
+            elif undo and len(struck) == 1 and now - struck[0] > PASSES_S:
+                struck.append(now)
                 simulator.inject(undo)
 
         with guard:
             outcome = flight.run(on_progress)
         if undo and len(struck) == 1:
             simulator.inject(undo)
-        deadline = time.monotonic() + DOWN_S
-        while True:
+        while True:     # one that was given up comes down by itself
             truth = json.loads(simulator.inject("truth"))[0]
-            if truth["landed"] and not truth["armed"] or time.monotonic() > deadline:
+            if truth["landed"] and not truth["armed"]:
                 break
             time.sleep(0.1)
-    lost = np.hypot(*truth["position"][:2])
     return {"status": outcome.status.value, "message": outcome.message, "states": states,
-            "struck": bool(struck), "truth": truth, "from_home_m": float(lost)}
+            "struck": bool(struck), "truth": truth}
+
+
+def fly_in_child(grid, plan, case) -> int:
+    """Process id of a flight that tells how it ended in one line."""
+    pid = os.fork()
+    if pid:
+        return pid
+    signal.alarm(FLIGHT_S)
+    try:
+        told, code = fly(grid, plan, *case), 0
+    except BaseException:
+        told, code = {"error": traceback.format_exc()}, 1
+    os.write(1, (json.dumps(told | {"case": case[:2]}) + "\n").encode())
+    # MAVSDK's native threads may wait for the drone that is gone.
+    os._exit(code)
+
+
+def main() -> None:
+    cases = json.load(sys.stdin)
+    grid, plan = city()     # once, and what it imports and compiles: children have it too
+    flying = {}
+    while cases or flying:
+        while cases and len(flying) < AT_ONCE:
+            case = cases.pop(0)
+            flying[fly_in_child(grid, plan, case)] = case
+        pid, status = os.wait()
+        case = flying.pop(pid, None)
+        if case is not None and status:
+            print(json.dumps({"case": case[:2], "error": (
+                f"its process ended with status {status}: killed after {FLIGHT_S} s?")}),
+                flush=True)
 
 
 if __name__ == "__main__":
-    print(json.dumps(fly(*sys.argv[1:])), flush=True)
-    # MAVSDK's native threads may wait for the drone that is gone.
-    os._exit(0)
+    main()

@@ -234,6 +234,9 @@ def test_distances_are_those_of_the_true_city_whichever_way_it_looks(grid):
     assert wall_on_the_left[54] == pytest.approx(20, abs=0.1)
     assert math.isinf(nose_at_it[36]) and math.isinf(city.around((0, 0, 60), 0.0)[0])
     assert city.below((0, 0, 10)) == pytest.approx(10, abs=0.01)
+    beside = (-500, 0, 10)      # the city ends; a drone that is blown there flies on
+    assert math.isinf(city.below(beside)) and not city.hits(beside)
+    assert np.isinf(city.around(beside, 0.0)).all() and city.ground(*beside[:2]) == 0
     with pytest.raises(ConfigError, match="something stands"):
         Surroundings(grid, LocalFrame(*grid.frame.to_wgs84((190, 70, 0)).tolist()[:2]))
     with pytest.raises(ConfigError, match="beside it"):

@@ -47,12 +47,9 @@ class Surroundings:
         self._turn[:2, :2] = (np.array([east, north]) - here)[:, :2] / 1000
         self._here = np.array([*here[:2], float(grid.ground_at(here))])
         place = f"({here[0]:.0f}, {here[1]:.0f}) m"
-        try:
-            inside = self.hits((0.0, 0.0, 0.0)) or not np.isfinite(self.below((0.0, 0.0, 1.0)))
-        except OutsideMapError:
-            raise ConfigError(f"home is at {place} of the city, beside it; choose a home inside"
-                              ) from None
-        if inside:
+        if not np.isfinite(self.below((0.0, 0.0, 1.0))):
+            raise ConfigError(f"home is at {place} of the city, beside it; choose a home inside")
+        if self.hits((0.0, 0.0, 0.0)):
             raise ConfigError(f"home is at {place} of the city, where something stands; choose "
                               "a home on open ground")
 
@@ -62,6 +59,8 @@ class Surroundings:
 
     def ground(self, east: float, north: float) -> float:
         """Height of the ground there."""
+        if self._grid.terrain.is_flat:
+            return 0.0
         place = self.in_city((east, north, 0.0))
         return float(self._grid.ground_at(place)) - self._here[2]
 
@@ -73,17 +72,19 @@ class Surroundings:
     def around(self, position, yaw: float) -> np.ndarray:
         """(DISTANCES,) metres level, clockwise from the nose; inf where nothing is near."""
         angle = yaw - np.arange(DISTANCES) * (2 * np.pi / DISTANCES)
-        rays = np.stack([np.cos(angle), np.sin(angle), np.zeros(DISTANCES)], axis=-1)
-        try:
-            return cast(self._grid, self.in_city(position), rays @ self._turn, self.reach)[0]
-        except OutsideMapError:
-            return np.full(DISTANCES, np.inf)
+        return self._cast(position, np.stack([np.cos(angle), np.sin(angle),
+                                              np.zeros(DISTANCES)], axis=-1), self.reach)
 
     def below(self, position) -> float:
         """Metres down to a roof or the ground; inf if farther than reach_below."""
-        down = np.array([(0.0, 0.0, -1.0)])
-        return float(cast(self._grid, self.in_city(position), down,
-                          self.reach_below)[0][0])
+        return float(self._cast(position, np.array([(0.0, 0.0, -1.0)]), self.reach_below)[0])
+
+    def _cast(self, position, rays, reach: float) -> np.ndarray:
+        """(N,) metres along (N, 3) unit vectors; inf, and all where the city ends, for none."""
+        try:
+            return cast(self._grid, self.in_city(position), rays @ self._turn, reach)[0]
+        except OutsideMapError:
+            return np.full(len(rays), np.inf)
 
 
 def write_city(file, grid: VoxelGrid) -> None:
