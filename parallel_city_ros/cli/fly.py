@@ -17,7 +17,7 @@ from parallel_city_ros.cli import options
 from parallel_city_ros.flight.config import FlightConfig
 from parallel_city_ros.settings import build
 
-ORDERS = ("pause", "resume", "return", "land", "cancel")
+AIRBORNE = ("taking_off", "on_patrol", "paused")    # and not on the way home
 
 
 @click.command()
@@ -36,6 +36,9 @@ ORDERS = ("pause", "resume", "return", "land", "cancel")
               show_default=True, help="Of the simulated drone: vehicle seconds per second.")
 @click.option("--seed", type=click.IntRange(0), help="Of the simulated drone.  [default: the "
               "plan's]")
+@click.option("--resume", "earlier", metavar="LOG.jsonl", type=click.Path(), multiple=True,
+              help="Log of an earlier flight of this plan, such as one that the battery ended: "
+                   "begin at the first waypoint not yet seen; again for more flights.")
 @click.option("--log", "log_name", type=click.Path(),
               help="Flight log: NAME.jsonl and, with all MAVLink, NAME.tlog; of a fleet a folder.")
 @click.option("--output", "-o", type=click.Path(dir_okay=False),
@@ -44,8 +47,8 @@ ORDERS = ("pause", "resume", "return", "land", "cancel")
 @options.settings_flags(FlightConfig, skip=("address",))
 @options.reading_flags
 @options.json_option
-def fly(plan_file, autopilot, px4_build, simulator, files, speed_factor, seed, log_name,
-        output, lines, as_json, **settings):
+def fly(plan_file, autopilot, px4_build, simulator, files, speed_factor, seed, earlier,
+        log_name, output, lines, as_json, **settings):
     """Fly the patrol of PLAN.json, or those of all drones of MISSION.yaml.
 
     The plan is certified again on its city before anything is sent. Ctrl-C brings the drone
@@ -55,6 +58,7 @@ def fly(plan_file, autopilot, px4_build, simulator, files, speed_factor, seed, l
     \b
     parallel-city fly plan.json
     parallel-city fly plan.json --autopilot udpin://127.0.0.1:14540
+    parallel-city fly plan.json --resume out/first.jsonl --log out/second
     parallel-city fly mission.yaml
     """
     if Path(plan_file).suffix in (".yaml", ".yml"):
@@ -64,6 +68,9 @@ def fly(plan_file, autopilot, px4_build, simulator, files, speed_factor, seed, l
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     options.require_folders(output)
     plan, grid = _load(plan_file, files, *options.take_reading(settings))
+    stands_at = plan.path[0]
+    if earlier:
+        plan = _rest(plan, grid, earlier)
     values = options.given(settings)
     if autopilot not in ("sim", "px4"):
         values["address"] = autopilot
@@ -78,7 +85,8 @@ def fly(plan_file, autopilot, px4_build, simulator, files, speed_factor, seed, l
                       frame=[plan.frame.latitude_deg, plan.frame.longitude_deg,
                              plan.frame.altitude_m],
                       path=plan.path.tolist(), autopilot=autopilot)
-        drone = _start_autopilot(autopilot, plan, grid, speed_factor, seed, px4_build, simulator)
+        drone = _start_autopilot(autopilot, plan, grid, stands_at, speed_factor, seed,
+                                 px4_build, simulator)
         stack.enter_context(drone)
         if drone.address:
             from dataclasses import replace
@@ -106,21 +114,43 @@ def _load(plan_file, files, read, voxelise):
     return plan, grid
 
 
+def _rest(plan, grid, earlier):
+    """What earlier flights of a plan, by their logs, have not seen of it."""
+    import numpy as np
+
+    from parallel_city_ros.cpss.resume import PatrolMemory
+    from parallel_city_ros.errors import PlanError
+    from parallel_city_ros.flight.log import read_lines
+
+    memory = PatrolMemory()
+    for file in earlier:
+        lines = read_lines(file)
+        if any(line.get("map_hash", plan.map_hash) != plan.map_hash for line in lines):
+            raise PlanError(f"{file}: is of a flight over another map; name one of this plan")
+        track = np.array([line["position"] for line in lines if line["kind"] == "progress"
+                          and line["state"] in AIRBORNE and None not in line["position"]])
+        memory.record(plan, grid, track.reshape(-1, 3), lines[-1]["time"])
+    rest = memory.rest(plan, grid)
+    first = len(plan.path) - len(rest.path)
+    options.note(f"resumed at waypoint {first + 1} of {len(plan.path)}")
+    return rest
+
+
 class _NoProcess(nullcontext):
     address = ""
 
 
-def _start_autopilot(autopilot, plan, grid, speed_factor, seed, px4_build, simulator):
+def _start_autopilot(autopilot, plan, grid, stands_at, speed_factor, seed, px4_build, simulator):
     """A context manager with the address of what it starts; "" if nothing is to be started."""
     if autopilot not in ("sim", "px4"):
         return _NoProcess()
-    home = plan.frame.to_wgs84((*plan.path[0, :2], float(grid.ground_at(plan.path[0]))))
+    home = plan.frame.to_wgs84((*stands_at[:2], float(grid.ground_at(stands_at))))
     if autopilot == "px4":
         from parallel_city_ros.flight.px4 import Px4Sitl
         return Px4Sitl(home, build=px4_build, simulator=simulator, speed_factor=speed_factor)
     from parallel_city_ros.flight.simulator.process import SimulatedAutopilot
     return SimulatedAutopilot(home, speed_factor=speed_factor, ground=grid.terrain,
-                              stands_at=plan.path[0],
+                              stands_at=stands_at,
                               seed=plan.seed if seed is None else seed)
 
 
@@ -137,7 +167,8 @@ def _fly(plan, grid, config, log, lines):
                           copy_to=log.address if log else "")
         watch = GuardWatch(Guard(plan, grid, config), autopilot, config,
                            log.guard if log else lambda event: None)
-        flight = PatrolFlight(plan, grid, autopilot, config, lambda: watch.reason)
+        flight = PatrolFlight(plan, grid, autopilot, config, lambda: watch.reason,
+                              watch.update_route)
 
         def on_progress(p):
             bar.update(p.distance_m, f"{p.state.value.replace('_', ' ')}, waypoint "
@@ -186,10 +217,30 @@ def _fly(plan, grid, config, log, lines):
 def _obey(flight, cancelled):
     """Orders of whoever started us, one word a line; when that is gone, the drone comes home."""
     orders = {"pause": flight.pause, "resume": flight.resume, "return": flight.return_home,
-              "land": flight.land, "cancel": cancelled.set}
+              "land": flight.land, "cancel": cancelled.set, "skip": flight.skip}
     for line in sys.stdin:
-        orders.get(line.strip(), lambda: None)()
+        word, _, file = line.strip().partition(" ")
+        answer = _replace(flight, file) if word == "replace" else orders.get(
+            word, lambda: None)()
+        if word in ("skip", "replace"):
+            answer.add_done_callback(lambda done, word=word: _print_line(
+                kind="answer", order=word, refusal=done.result()))
     cancelled.set()
+
+
+def _replace(flight, file):
+    """A future of why the plan of a file is not flown instead, "" if it is."""
+    from concurrent.futures import Future
+
+    from parallel_city_ros.errors import PlanError
+    from parallel_city_ros.patrol.plan import PatrolPlan
+
+    try:
+        return flight.replace(PatrolPlan.load(file))
+    except PlanError as error:
+        refused = Future()
+        refused.set_result(str(error))
+        return refused
 
 
 def _print_line(**values):

@@ -12,6 +12,7 @@ from parallel_city_ros.errors import ConfigError
 from parallel_city_ros.files import write_atomically
 from parallel_city_ros.settings import check, setting
 
+SEEN_SHARE = 0.95       # of a view; a photograph is not taken at the very place
 WEIGHT_STEPS = 100      # weights are published as whole percents: all planners see the same
 
 
@@ -39,6 +40,11 @@ class CoverageLedger:
     def record(self, seen: np.ndarray, at_s: float) -> None:
         """seen : (nx, ny) bool"""
         self._seen_at[seen] = np.maximum(self._seen_at[seen], at_s)
+
+    def has_seen(self, cells: np.ndarray) -> bool:
+        """Whether those (nx, ny) cells were ever seen, but for some on the edge of the view."""
+        return bool(np.isfinite(self._seen_at[cells]).mean() >= SEEN_SHARE) if cells.any() \
+            else True
 
     def weights(self, now_s: float) -> np.ndarray:
         """(nx, ny) worth of seeing each cell now, seen_weight to 1, in whole percents."""

@@ -205,12 +205,13 @@ class CityClient:
                        conversions.history_from_json(result.statistics_json),
                        conversions.front_from_json(result.front_json))
 
-    def fly(self, plan: PatrolPlan, *,
+    def fly(self, plan: PatrolPlan, *, replace: bool = False, resume: bool = False,
             on_progress: Callable[[FlyPatrol.Feedback], None] = lambda f: None,
             cancelled: Callable[[], bool] = lambda: False,
             alive: Callable[[], None] = lambda: None,
             timeout_s: float = 600.0) -> FlyPatrol.Result:
-        goal = FlyPatrol.Goal(plan=conversions.plan_to_ros(plan, self._stamp()))
+        goal = FlyPatrol.Goal(plan=conversions.plan_to_ros(plan, self._stamp()), replace=replace,
+                              resume=resume)
         return self._run(self._fly, goal, f"/{self.drone}/fly_patrol", on_progress, cancelled,
                          alive, timeout_s)
 

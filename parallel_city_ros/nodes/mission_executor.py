@@ -1,4 +1,4 @@
-"""Flies plans with one drone: action `fly_patrol`, state topics, pause, resume, return, land.
+"""Flies plans with one drone: action `fly_patrol`; pause, resume, skip, return, land; its state.
 
 One process, one drone: MAVSDK's native library takes its process along if it fails. Stamps of
 `flown_path`'s poses are vehicle time, everything else is stamped with the node's clock.
@@ -14,7 +14,7 @@ import threading
 import time
 import traceback
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 
 from nav_msgs.msg import Odometry, Path
@@ -26,7 +26,8 @@ from sensor_msgs.msg import BatteryState, NavSatFix
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
-from parallel_city_ros.errors import LinkError, PlanError
+from parallel_city_ros.cpss.resume import PatrolMemory
+from parallel_city_ros.errors import ConfigError, LinkError, PlanError
 from parallel_city_ros.flight.autopilot import Autopilot
 from parallel_city_ros.flight.config import FlightConfig
 from parallel_city_ros.flight.executor import PatrolFlight
@@ -48,6 +49,7 @@ ATTEMPT_S = 3.0         # wall, of one attempt to find the autopilot
 RECONNECT_S = 1.0       # wall, between two of them
 FIND_S = 3.0            # wall, in which a drone in the air tells that it is
 PROMISE_S = 2.0         # wall, from accepting a goal to beginning it
+ANSWER_S = 90.0         # wall, to a skip or a replacement
 STOP_S = 15.0           # wall, from deactivation in flight to seeing the drone return
 # Before these are over the plan may still be refused; then nobody is told that it is flown.
 UNCERTIFIED = {FlightState.DISCONNECTED, FlightState.READY, *TERMINAL}
@@ -66,12 +68,30 @@ class ExecutorConfig:
         check(self)
 
 
+@dataclass(eq=False)
+class _Sortie:
+    """A flight that goes on, and whose goal it is.
+
+    handle : of the newest goal; None: it was found in the air
+    asked : the plan as it came, of which plan may be the rest
+    """
+
+    plan: Plan
+    asked: Plan
+    grid: object
+    flight: PatrolFlight
+    guard: GuardWatch
+    handle: object
+    done: threading.Event = field(default_factory=threading.Event)
+    result: FlyPatrol.Result | None = None
+
+
 class MissionExecutor(CityNode):
     def __init__(self):
         super().__init__("mission_executor")
         parameters.declare(self, ExecutorConfig)
         parameters.declare(self, FlightConfig)
-        self._autopilot = self._flight = self._guard = self._map = None
+        self._autopilot = self._map = self._sortie = None
         self._claimed = False       # by a flight that goes on
         self._promised_until = -math.inf    # wall, to a goal that was accepted and has not begun
         self._lock = threading.Lock()
@@ -83,6 +103,7 @@ class MissionExecutor(CityNode):
         self._config = parameters.read(self, ExecutorConfig)
         self._flight_config = parameters.read(self, FlightConfig)
         self._base_link = f"{self.get_namespace().strip('/')}/base_link".lstrip("/")
+        self._memory = PatrolMemory(self._config.state_folder, self._file_name())
         self._group = ReentrantCallbackGroup()
         self._map = MapMirror(self, self._on_map)
         publisher = self.create_lifecycle_publisher
@@ -95,7 +116,7 @@ class MissionExecutor(CityNode):
         self._tf = _transform_broadcaster(self)
         self._offered = [
             self.create_service(Trigger, name, self._on_request(name), callback_group=self._group)
-            for name in ("pause", "resume", "return", "land")]
+            for name in ("pause", "resume", "skip", "return", "land")]
         self._clocked = [
             self.create_timer(1 / self._config.state_rate_hz, self._publish_state),
             self.create_timer(1 / self._config.path_rate_hz, self._publish_path)]
@@ -164,6 +185,8 @@ class MissionExecutor(CityNode):
 
     def _on_goal(self, goal):
         with self._lock:
+            if self.active and goal.replace and self._flight is not None:
+                return GoalResponse.ACCEPT
             if not self.active or self._claimed or time.monotonic() < self._promised_until:
                 self.get_logger().warning(
                     "goal rejected: " + ("the drone is flying a plan; cancel that first"
@@ -175,6 +198,10 @@ class MissionExecutor(CityNode):
 
     def _on_accepted(self, handle):
         with self._lock:
+            sortie = self._sortie
+            if handle.request.replace and sortie is not None:
+                handle.execute(lambda handle: self._execute(handle, sortie))
+                return
             taken, self._claimed = self._claimed, True
             self._promised_until = -math.inf
         if not taken:
@@ -186,16 +213,19 @@ class MissionExecutor(CityNode):
         handle.abort()
         return RESULT(status=RESULT.REFUSED, message="the drone is flying another plan")
 
-    def _execute(self, handle):
+    def _execute(self, handle, sortie=None):
+        """sortie : whose plan is to be replaced; None: a flight is to begin"""
         try:
-            result = self._fly(handle)
+            plan = conversions.plan_from_ros(handle.request.plan)
+            result = self._replace(sortie, plan, handle) if sortie else \
+                self._fly_plan(plan, handle, handle.request.resume)
+        except (PlanError, ConfigError) as error:
+            result = RESULT(status=RESULT.REFUSED, message=str(error))
         except Exception as error:      # rclpy would answer with an empty result
             self.get_logger().error(traceback.format_exc())
             result = RESULT(status=RESULT.FAILED, message=f"the executor failed: {error!r}")
         finally:
-            self._flight = None
-            with self._lock:
-                self._claimed = False
+            self._release()
         self.get_logger().info(f"{handle.request.plan.planner_id} flight: {result.message}")
         if result.status == RESULT.COMPLETED:
             handle.succeed()
@@ -205,12 +235,35 @@ class MissionExecutor(CityNode):
             handle.abort()
         return result
 
-    def _fly(self, handle):
-        try:
-            plan = conversions.plan_from_ros(handle.request.plan)
-        except PlanError as error:
-            return RESULT(status=RESULT.REFUSED, message=str(error))
-        return self._fly_plan(plan, handle)
+    @property
+    def _flight(self):
+        return self._sortie.flight if self._sortie is not None else None
+
+    def _release(self):
+        """The drone is free for another plan, unless it flies one."""
+        with self._lock:
+            if self._sortie is None:
+                self._claimed = False
+
+    def _replace(self, sortie, plan, handle):
+        if self._map.wait(self._config.map_timeout_s, at_least=plan.map_update) is None:
+            return self._no_map(plan)
+        why = sortie.flight.replace(plan).result(ANSWER_S)
+        if why:
+            return RESULT(status=RESULT.REFUSED, message=why)
+        sortie.plan = sortie.asked = plan
+        sortie.handle = handle
+        self._keep(plan)
+        self._plan.publish(conversions.plan_to_ros(plan, self._stamp()))
+        return self._await(sortie, handle)
+
+    def _await(self, sortie, handle):
+        """The result of a flight, or that it is another goal's now."""
+        while not sortie.done.wait(0.05):
+            if handle is not None and sortie.handle is not handle:
+                return RESULT(status=RESULT.REPLACED,
+                              message="another plan is flown instead of the rest of this one")
+        return sortie.result
 
     def _keep(self, plan):
         """The plan that is flown, for whoever comes after us; None: no flight goes on."""
@@ -223,9 +276,11 @@ class MissionExecutor(CityNode):
             file.parent.mkdir(parents=True, exist_ok=True)
             plan.save(file)
 
+    def _file_name(self):
+        return self.get_namespace().strip("/").replace("/", "_") or "drone"
+
     def _state_file(self):
-        name = self.get_namespace().strip("/").replace("/", "_") or "drone"
-        return FilePath(self._config.state_folder) / f"{name}.plan.json"
+        return FilePath(self._config.state_folder) / f"{self._file_name()}.plan.json"
 
     def _go_on(self):
         """The drone is in the air with a plan that was kept: an earlier run of this node ended."""
@@ -243,56 +298,75 @@ class MissionExecutor(CityNode):
         try:
             plan = Plan.load(self._state_file())
             self.get_logger().warning("in the air with a kept plan: going on with it")
-            result = self._fly_plan(plan, None)
+            result = self._fly_plan(plan, None, False)
             self.get_logger().info(f"flight that was found: {result.message}")
         except Exception:
             self.get_logger().error(traceback.format_exc())
         finally:
-            self._flight = None
-            with self._lock:
-                self._claimed = False
+            self._release()
 
-    def _fly_plan(self, plan, handle):
+    def _fly_plan(self, asked, handle, resumed):
         """handle : of the goal; None: a flight that was found goes on"""
-        config = self._config
         if not self._connected.wait(self._flight_config.connect_timeout_s):
             return RESULT(status=RESULT.REFUSED, message=(
                 f"no autopilot was heard at {self._flight_config.address}"))
-        grid = self._map.wait(config.map_timeout_s, at_least=plan.map_update)
+        grid = self._map.wait(self._config.map_timeout_s, at_least=asked.map_update)
         if grid is None:
-            return RESULT(status=RESULT.REFUSED, message=(
-                f"no map that holds update {plan.map_update}, on which the plan was made, came "
-                f"within {config.map_timeout_s:g} s; is twin_map_server active?"))
+            return self._no_map(asked)
+        plan = self._memory.rest(asked, grid) if resumed else asked
+        if handle is not None and not resumed:
+            self._memory.begin(asked)
         guard = GuardWatch(Guard(plan, grid, self._flight_config), self._autopilot,
                            self._flight_config)
         flight = PatrolFlight(plan, grid, self._autopilot, self._flight_config,
-                              lambda: guard.reason)
+                              lambda: guard.reason, guard.update_route)
+        sortie = _Sortie(plan, asked, grid, flight, guard, handle)
         self._keep(plan)
         with self._map_lock:    # what changes from here on reaches the flight, nothing is between
-            self._flight, self._guard = flight, guard
+            self._sortie = sortie
             self._heed(self._map.grid)
         self._flown_path.publish(conversions.track_to_ros(flight.flown, self._stamp()))
         self._say(FlightState.READY)
-        said, told = [FlightState.READY], threading.Event()
+        self._plan.publish(conversions.plan_to_ros(plan, self._stamp()))
+        # On a thread of its own: it outlives the goal if another one replaces the plan.
+        threading.Thread(target=self._run, args=(sortie,), daemon=True).start()
+        return self._await(sortie, handle)
+
+    def _no_map(self, plan):
+        return RESULT(status=RESULT.REFUSED, message=(
+            f"no map that holds update {plan.map_update}, on which the plan was made, came "
+            f"within {self._config.map_timeout_s:g} s; is twin_map_server active?"))
+
+    def _run(self, sortie):
+        said = [FlightState.READY]
 
         def on_progress(progress):
-            if not told.is_set() and progress.state not in UNCERTIFIED:
-                told.set()
-                self._plan.publish(conversions.plan_to_ros(plan, self._stamp()))
             if progress.state is not said[-1] and progress.state not in TERMINAL:
                 said.append(progress.state)
                 self._say(progress.state)
-            if handle is not None:
-                handle.publish_feedback(conversions.flight_progress_to_ros(progress))
+            if sortie.handle is not None:
+                sortie.handle.publish_feedback(conversions.flight_progress_to_ros(progress))
 
-        with guard if self._flight_config.guard.enabled else nullcontext():
-            outcome = flight.run(on_progress, lambda: self._ending.is_set() or (
-                handle is not None and handle.is_cancel_requested))
-        self._keep(None)
-        # The whole track before the last word, so that who hears it has all of it.
-        self._flown_path.publish(conversions.track_to_ros(outcome.flown, self._stamp()))
-        self._say(flight.state)
-        return conversions.outcome_to_ros(outcome, STATUS_TO_ROS[outcome.status], self._stamp())
+        flight = sortie.flight
+        try:
+            with sortie.guard if self._flight_config.guard.enabled else nullcontext():
+                outcome = flight.run(on_progress, lambda: self._ending.is_set() or (
+                    sortie.handle is not None and sortie.handle.is_cancel_requested))
+            self._keep(None)
+            # The whole track before the last word, so that who hears it has all of it.
+            self._flown_path.publish(conversions.track_to_ros(outcome.flown, self._stamp()))
+            self._say(flight.state)
+            self._memory.record(sortie.asked, sortie.grid, outcome.flown[:, 1:], time.time())
+            sortie.result = conversions.outcome_to_ros(outcome, STATUS_TO_ROS[outcome.status],
+                                                       self._stamp())
+        except Exception as error:
+            self.get_logger().error(traceback.format_exc())
+            sortie.result = RESULT(status=RESULT.FAILED,
+                                   message=f"the executor failed: {error!r}")
+        finally:
+            self._sortie = None
+            self._release()
+            sortie.done.set()
 
     def _on_request(self, name):
         def serve(request, response):
@@ -300,6 +374,10 @@ class MissionExecutor(CityNode):
             response.success = flight is not None
             if flight is None:
                 response.message = "no flight goes on"
+            elif name == "skip":
+                why = flight.skip().result(ANSWER_S)
+                response.success = not why
+                response.message = why or "it flies to the next waypoint but one"
             else:
                 {"pause": flight.pause, "resume": flight.resume,
                  "return": flight.return_home, "land": flight.land}[name]()
@@ -309,12 +387,13 @@ class MissionExecutor(CityNode):
 
     def _on_map(self, grid, update):
         with self._map_lock:
-            if self._flight is not None:
-                self._heed(grid)
+            self._heed(grid)
 
     def _heed(self, grid):
-        self._flight.update_map(grid)
-        self._guard.update_map(grid)
+        sortie = self._sortie
+        if sortie is not None:
+            sortie.flight.update_map(grid)
+            sortie.guard.update_map(grid)
 
     # what is published
 

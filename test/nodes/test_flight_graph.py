@@ -14,6 +14,7 @@ from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 from parallel_city_ros.city.ground import two_ends
+from parallel_city_ros.cpss.resume import rest_of_plan
 from parallel_city_ros.errors import ParallelCityError
 from parallel_city_ros.flight.simulator.process import SimulatedAutopilot
 from parallel_city_ros.nodes import conversions as c
@@ -45,6 +46,7 @@ def running(system, history):
     system.task = PatrolTask(start=ends[0], goal=ends[1], track_points=14)
     home = grid.frame.to_wgs84((*ends[0][:2], 0.0))
     with SimulatedAutopilot(home, speed_factor=20.0, seed=1) as autopilot:
+        system.autopilot = autopilot
         system.processes.start_node("mission_executor", {"address": autopilot.address}, DRONE)
         yield system
 
@@ -131,28 +133,58 @@ def test_a_restarted_monitor_remembers_and_counts_nothing_twice(running, history
     running.client.node.destroy_subscription(subscription)
 
 
-def test_pause_resume_a_second_goal_and_cancel(running):
+def test_pause_resume_skip_replace_a_second_goal_and_cancel(running):
     client = running.client
     back = replace(running.task, start=running.task.goal, goal=running.task.start)
     plan = plan_of(running, back)
-    states, results = [], []
+    heard, results = {"first": [], "second": []}, {}
     cancel = threading.Event()
-    worker = threading.Thread(target=lambda: results.append(client.fly(
-        plan, on_progress=lambda f: states.append(f.state), cancelled=cancel.is_set)))
-    worker.start()
-    until(lambda: states and states[-1] == "on_patrol", 60.0)
+
+    def fly(name, plan, **more):
+        def work():
+            results[name] = client.fly(plan, on_progress=heard[name].append, **more)
+        worker = threading.Thread(target=work, daemon=True)
+        worker.start()
+        return worker
+
+    def state(name="first"):
+        return heard[name][-1].state if heard[name] else ""
+
+    first = fly("first", plan)
+    until(lambda: state() == "on_patrol", 60.0)
+    running.autopilot.inject("speed 4")
     assert trigger(client, "pause").success
-    until(lambda: states[-1] == "paused")
+    until(lambda: state() == "paused")
     with pytest.raises(ParallelCityError, match="rejected"):
         client.fly(plan)
+    refused = trigger(client, "skip")
+    assert not refused.success and "while it is paused" in refused.message
     assert trigger(client, "resume").success
-    until(lambda: states[-1] == "on_patrol")
+    until(lambda: state() == "on_patrol")
+    before = heard["first"][-1].waypoint
+    answer = trigger(client, "skip")    # over a city it is allowed, or refused with words
+    assert answer.success or "not clear" in answer.message
+    if answer.success:
+        until(lambda: heard["first"][-1].waypoint > before)
+    elsewhere = replace(plan, map_hash="0" * 64)
+    result = client.fly(elsewhere, replace=True)
+    assert result.status == RESULT.REFUSED and "another map" in result.message
+    assert state() == "on_patrol" and "first" not in results
+    rest = rest_of_plan(plan, client.map.grid, heard["first"][-1].waypoint + 1)
+    fly("second", rest, replace=True, cancelled=cancel.is_set)
+    until(lambda: state("second") == "on_patrol", 60.0)
+    first.join(30.0)
+    assert results["first"].status == RESULT.REPLACED
+    assert heard["second"][-1].waypoints == len(rest.path)
+    running.autopilot.inject("speed 20")
     cancel.set()
-    worker.join(60.0)
-    assert results[0].status == RESULT.CANCELLED and "returning" in states
-    end = c.track_from_ros(results[0].flown)[-1, 1:]
+    until(lambda: "second" in results, 60.0)
+    assert results["second"].status == RESULT.CANCELLED
+    end = c.track_from_ros(results["second"].flown)[-1, 1:]
     assert np.linalg.norm(end[:2] - plan.path[0, :2]) < 5.0     # home is where it took off
-    assert not trigger(client, "pause").success
+    assert not trigger(client, "pause").success and not trigger(client, "skip").success
+    result = client.fly(plan_of(running, back, seed=9), resume=True)
+    assert result.status == RESULT.REFUSED and "no earlier flight" in result.message
 
 
 def test_plans_that_may_not_be_flown_are_refused(running):
@@ -186,7 +218,7 @@ def test_a_restarted_executor_finds_its_drone_and_goes_on(running, tmp_path):
     states = []
     heard = client.node.create_subscription(
         String, f"/{drone}/flight_state", lambda m: states.append(m.data), qos.LATCHED)
-    with SimulatedAutopilot(home, speed_factor=8.0, seed=2) as autopilot:
+    with SimulatedAutopilot(home, speed_factor=20.0, seed=2) as autopilot:
         parameters = {"address": autopilot.address, "state_folder": str(tmp_path)}
         running.processes.start_node("mission_executor", parameters, drone)
         plan = plan_of(running, running.task, seed=2)
@@ -195,10 +227,13 @@ def test_a_restarted_executor_finds_its_drone_and_goes_on(running, tmp_path):
             worker = threading.Thread(target=lambda: _ignore(other.fly, plan), daemon=True)
             worker.start()
             until(lambda: "on_patrol" in states, 60.0)
+            autopilot.inject("speed 1")     # the node's start is no shorter for it
             running.kill(f"{drone}.mission_executor")
             assert (tmp_path / f"{drone}.plan.json").exists()
             states.clear()
             running.processes.start_node("mission_executor", parameters, drone)
+            until(lambda: "on_patrol" in states, 60.0)
+            autopilot.inject("speed 20")
             until(lambda: "landed" in states, 120.0)
         truth = json.loads(autopilot.inject("truth"))[0]
         running.kill(f"{drone}.mission_executor")
