@@ -90,7 +90,7 @@ def fly(sortie: Sortie, speed_factor: float) -> dict:
         "number": sortie.number, "city": sortie.city.name, "planner": patrol.planner_id,
         "status": outcome.status.value, "message": outcome.message,
         "landed": truth["landed"] and not truth["armed"],
-        "collided": truth["collided"] or touches(grid, home, track[:, 1:4]),
+        "collided": truth["collided"] or len(track) > 0 and touches(grid, home, track[:, 1:4]),
         "parameters_kept": all(math.isclose(v, DEFAULTS[k], rel_tol=1e-6)
                                for k, v in changed.items()),
         "distance_m": round(outcome.distance_m, 1), "flight_s": round(outcome.duration_s, 1),

@@ -127,9 +127,10 @@ class SimulatedAutopilot:
             If the simulator is gone.
         """
         try:
-            self._process.stdin.write(fault.encode() + b"\n")
-            self._process.stdin.flush()
-            answer = self._answer(ANSWER_S)
+            with self._speaking:    # or another thread gets this answer
+                self._process.stdin.write(fault.encode() + b"\n")
+                self._process.stdin.flush()
+                answer = self._answer(ANSWER_S)
         except (OSError, AttributeError, ValueError) as error:
             raise LinkError(f"{fault}: the simulated autopilot is gone ({error})") from error
         if answer.startswith("error "):
@@ -138,9 +139,8 @@ class SimulatedAutopilot:
 
     def _answer(self, timeout_s: float) -> str:
         """Its next line; "" if none comes."""
-        with self._speaking:
-            came, _, _ = select.select([self._process.stdout], [], [], timeout_s)
-            return self._process.stdout.readline().decode(errors="replace").strip() if came else ""
+        came, _, _ = select.select([self._process.stdout], [], [], timeout_s)
+        return self._process.stdout.readline().decode(errors="replace").strip() if came else ""
 
     def stop(self) -> None:
         """End the process and pass on what it complained about. May be called twice."""
