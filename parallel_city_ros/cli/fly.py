@@ -17,6 +17,7 @@ from parallel_city_ros.cli import options
 from parallel_city_ros.flight.config import FlightConfig
 from parallel_city_ros.settings import build
 
+STANDS_M = 0.2      # over the ground of Gazebo's world
 AIRBORNE = ("taking_off", "on_patrol", "paused")    # and not on the way home
 
 
@@ -147,7 +148,8 @@ def _start_autopilot(autopilot, plan, grid, stands_at, speed_factor, seed, px4_b
     home = plan.frame.to_wgs84((*stands_at[:2], float(grid.ground_at(stands_at))))
     if autopilot == "px4":
         from parallel_city_ros.flight.px4 import Px4Sitl
-        return Px4Sitl(home, build=px4_build, simulator=simulator, speed_factor=speed_factor)
+        return Px4Sitl(home, build=px4_build, simulator=simulator, speed_factor=speed_factor,
+                        place=(*stands_at[:2], float(grid.ground_at(stands_at)) + STANDS_M))
     from parallel_city_ros.flight.simulator.process import SimulatedAutopilot
     return SimulatedAutopilot(home, speed_factor=speed_factor, ground=grid.terrain,
                               stands_at=stands_at,

@@ -44,12 +44,13 @@ class Px4Sitl:
     """One instance of PX4 SITL for as long as a `with` block.
 
     home : latitude and longitude in degrees, altitude in m above mean sea level
-    simulator : sih, PX4's own, or gazebo, which must run or be installed
+    simulator : sih, PX4's own, or gazebo, whose running world it takes
+    place : (3,) metres of that world where it stands
     instance : system id − 1, and added to its ports
     """
 
     def __init__(self, home, *, build: str = "", simulator: str = "sih", instance: int = 0,
-                 speed_factor: float = 1.0):
+                 speed_factor: float = 1.0, place=(0.0, 0.0, 0.0)):
         self._program, self._root = find_px4(build)
         self.instance = instance
         self.environment = {
@@ -57,6 +58,8 @@ class Px4Sitl:
                 "sih": "sihsim", "gazebo": "gz"}[simulator],
             "PX4_HOME_LAT": repr(float(home[0])), "PX4_HOME_LON": repr(float(home[1])),
             "PX4_HOME_ALT": repr(float(home[2])), "PX4_SIM_SPEED_FACTOR": f"{speed_factor:g}"}
+        if simulator == "gazebo":
+            self.environment["PX4_GZ_MODEL_POSE"] = ",".join(f"{v:.2f}" for v in place)
         self._process: subprocess.Popen | None = None
         self._folder: tempfile.TemporaryDirectory | None = None
 
@@ -73,6 +76,9 @@ class Px4Sitl:
         # Parameters and logs of its own: nothing is left of an earlier flight.
         self._folder = tempfile.TemporaryDirectory(prefix="px4-")
         command = [str(self._program), "-i", str(self.instance), "-d", str(self._root / "etc")]
+        settings = self._root / "rootfs" / "gz_env.sh"      # where its models are
+        if "PX4_GZ_MODEL_POSE" in self.environment and settings.is_file():
+            command = ["sh", "-c", '. "$0" && exec "$@"', str(settings), *command]
         self._log = open(Path(self._folder.name) / "px4.log", "w+", encoding="utf-8",
                          errors="replace")
         self._process = subprocess.Popen(

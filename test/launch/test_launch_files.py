@@ -6,12 +6,14 @@ import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
+import numpy as np
 import pytest
 import shapely
 import yaml
 
 from parallel_city_ros.city.ground import open_ground
 from parallel_city_ros.city.osm import helsinki_file, read_osm
+from parallel_city_ros.city.readers import read_city
 from parallel_city_ros.city.voxels import voxelise
 from parallel_city_ros.cpss.monitor import MonitorConfig
 from parallel_city_ros.flight.config import FlightConfig
@@ -158,3 +160,89 @@ def test_the_interpreter_is_that_of_the_executables(launch_file, tmp_path, monke
                         ("\x7fELF", sys.executable)):
         executable.write_text(head)
         assert launch_file.python() == found
+
+
+# --- Gazebo ---------------------------------------------------------------------------
+
+@pytest.fixture
+def gazebo(launch_file, tmp_path, monkeypatch):
+    """(module, arguments → processes), with programs in the places of gz and px4."""
+    from launch import LaunchContext
+
+    spec = spec_from_file_location("gazebo_launch", ROOT / "launch" / "gazebo.launch.py")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    build = tmp_path / "px4_sitl_default"
+    for program in (build / "bin" / "px4", tmp_path / "bin" / "gz"):
+        program.parent.mkdir(parents=True, exist_ok=True)
+        program.write_text("#!/bin/sh\n")
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
+    monkeypatch.setenv("ROS_HOME", str(tmp_path / "ros"))
+    monkeypatch.setattr(module, "get_package_share_directory", lambda _: str(ROOT))
+
+    def started(**arguments):
+        context = LaunchContext()
+        context.launch_configurations.update(
+            {name: default for name, (default, _) in module.ARGUMENTS.items()}
+            | {"px4": str(build)} | arguments)
+        return context, module.system(context)
+    return module, started
+
+
+def _command(context, action):
+    return ["".join(part.perform(context) for part in word) for word in action.cmd]
+
+
+def test_gazebo_has_the_twins_world_and_a_px4_for_each_drone(gazebo, tmp_path):
+    module, started = gazebo
+    assert len(module.generate_launch_description().entities) > len(module.ARGUMENTS)
+    context, actions = started(drones="a,b", poses="-53,-53,0.2; 45,31,0", gui="false",
+                               log_level="debug")
+    server, *drones, system = actions
+    assert _command(context, server) == ["gz", "sim", "-r", "-s",
+                                         str(ROOT / "worlds" / "small_city.sdf")]
+    build = tmp_path / "px4_sitl_default"
+    for number, (drone, pose) in enumerate(zip(drones, ("-53,-53,0.2", "45,31,0"), strict=True)):
+        assert _command(context, drone) == [str(build / "bin" / "px4"), "-i", str(number), "-d",
+                                            str(build / "etc")]
+        told = {"".join(p.perform(context) for p in name): "".join(
+            p.perform(context) for p in value) for name, value in drone.additional_env}
+        assert told["PX4_GZ_MODEL_POSE"] == pose and told["PX4_GZ_WORLD"] == "small_city"
+    handed = dict(system.launch_arguments)
+    assert handed == {"city_file": str(ROOT / "worlds" / "small_city.geojson"), "drones": "a,b",
+                      "autopilot": "udpin://127.0.0.1:14540", "log_level": "debug"}
+
+    # PX4's build says where its models and plugins are.
+    settings = build / "rootfs" / "gz_env.sh"
+    settings.parent.mkdir()
+    settings.write_text("export PX4_GZ_MODELS=/models\n")
+    context, (server, window, drone, _) = started()
+    assert _command(context, server)[:4] == ["sh", "-c", '. "$0" && exec "$@"', str(settings)]
+    assert _command(context, window)[-3:] == ["gz", "sim", "-g"]
+    assert _command(context, drone)[4] == str(build / "bin" / "px4")
+
+
+@pytest.mark.parametrize("arguments, words", [
+    ({"world": "mine.sdf"}, "city_file"), ({"world": "no.sdf", "city_file": "a"}, "no such file"),
+    ({"poses": "1,2"}, "EAST,NORTH,UP"), ({"drones": "a,b"}, "1 places for 2 drones"),
+    ({"px4": "/nowhere"}, "make px4_sitl"),
+    ({"world": str(CONFIG), "city_file": "a"}, "is no SDF world")])
+def test_gazebo_arguments_that_cannot_be_say_why(gazebo, arguments, words):
+    with pytest.raises(RuntimeError, match=words):
+        gazebo[1](**arguments)
+
+
+def test_gazebo_that_is_not_installed_is_named(gazebo, monkeypatch):
+    monkeypatch.setattr(gazebo[0].shutil, "which", lambda _: None)
+    with pytest.raises(RuntimeError, match="gz is not found"):
+        gazebo[1]()
+
+
+def test_gazebos_drone_stands_on_open_ground():
+    text = (ROOT / "launch" / "gazebo.launch.py").read_text()
+    (pose,) = re.findall(r'^SMALL_CITY_POSE = "(.+)"$', text, re.M)
+    grid = voxelise(read_city(ROOT / "worlds" / "small_city.geojson"))
+    place = np.array([float(v) for v in pose.split(",")])
+    assert open_ground(grid, NEEDED_M)[tuple(grid.index(place)[:2])]
+    assert 0 <= place[2] - grid.ground_at(place) < 0.5

@@ -42,8 +42,8 @@ def running(system, history):
     system.processes.start_node("planner_server", {})
     start_monitor(system, history)
     grid = system.client.wait_for_map(60.0, system.processes.check)
-    ends = [(*end, 60.0) for end in two_ends(grid, 12.0, 500.0)]
-    system.task = PatrolTask(start=ends[0], goal=ends[1], track_points=14)
+    ends = [(*end, 60.0) for end in two_ends(grid, 12.0, 280.0)]
+    system.task = PatrolTask(start=ends[0], goal=ends[1], track_points=10)
     home = grid.frame.to_wgs84((*ends[0][:2], 0.0))
     with SimulatedAutopilot(home, speed_factor=20.0, seed=1) as autopilot:
         system.autopilot = autopilot
