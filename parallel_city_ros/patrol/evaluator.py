@@ -151,7 +151,7 @@ class Evaluator:
                 parts.append((worker, paths[part], out[part]))
                 at = part.stop
             self._share(exact, parts)
-            self.evaluations = self.evaluations + sum(len(part[1]) for part in parts)
+            self.evaluations += sum(len(part[1]) for part in parts)
         return Scores(*out.T)
 
     def _share(self, exact, parts):

@@ -142,7 +142,7 @@ def of_path(scene, path, speed, heard):
     violation += max(0.0, scene.duration_share - 1.0)                    # (15)
     violation += _of_visits(scene.must_visit, scene.visit_radius, path)
     carbon, broken = of_energy(scene, path, length, speed)
-    if heard.shape[0] > 0:
+    if scene.by_level:
         heard[:] = 0.0
         for b in range(n):
             add_sound(scene.receptors, scene.sound, path[b, 0], path[b, 1], path[b, 2], 1.0, heard)
@@ -779,13 +779,12 @@ def anneal(scene, path, moves, sizes, widths, heat, seed, counts, arms, best, ou
     kept = np.empty((5, n))
     before = np.empty((n, 3))
     walls, receptors, sound = scene.walls, scene.receptors, scene.sound
-    see_ground, see_walls = scene.see_ground, scene.see_walls
+    see_ground, see_walls, by_level = scene.see_ground, scene.see_walls, scene.by_level
     wall_counts = np.zeros(walls.faces, np.int16)
     spans = np.empty((2 * n if see_walls else 0, walls.most, 3), np.int32)
     spans_found = np.zeros(2 * n, np.int64)
     speed, heard = np.empty(n), np.zeros(receptors.shape[0])
     heard_before = heard.copy()
-    by_level = receptors.shape[0] > 0
     worth = 0.0
     for b in range(n):
         if see_ground:

@@ -79,8 +79,15 @@ def energy_wh(path, drone: Drone | PatrolTask, wind: tuple[float, float] = (0.0,
     wind : m/s east and north, of the air over ground; payload : kg
 
     The speeds are those of profile.speed_profile. Hover counts: a leg without length is one.
+
+    Raises
+    ------
+    ValueError
+        If the path is not at least one point of three finite numbers.
     """
     path = np.ascontiguousarray(path, dtype=float)
+    if path.ndim != 2 or path.shape[1] != 3 or not len(path) or not np.isfinite(path).all():
+        raise ValueError(f"a path is (N, 3) finite metres, N at least 1, got shape {path.shape}")
     craft = multirotor_of(drone) if isinstance(drone, PatrolTask) else multirotor(
         drone, payload=payload, wind=wind)
     return flight_energy(craft, path, np.empty(len(path)))

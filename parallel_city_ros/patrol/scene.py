@@ -77,6 +77,7 @@ class Scene(NamedTuple):
     see_ground: bool
     see_walls: bool
     walls: Walls
+    by_level: bool      # f3
     receptors: np.ndarray
     sound: Sound
     multirotor: Multirotor
@@ -144,9 +145,8 @@ def make_scene(grid: VoxelGrid, task: PatrolTask, weights=None,
                     slant=float(drone.camera_range),
                     occlusion=float(task.occlusion and not paper))
     worth = worth_of_ground(grid, task, weights)
-    receptors = np.empty((0, 4))
-    if task.noise_model == "level":
-        receptors = receptors_of(grid, task, noise_weights)
+    by_level = task.noise_model == "level"
+    receptors = receptors_of(grid, task, noise_weights) if by_level else np.empty((0, 4))
     return Scene(
         surface=surface, ground=ground, clear=clear, lowest_z=lowest_z, highest_z=highest_z,
         weights=worth,
@@ -162,7 +162,8 @@ def make_scene(grid: VoxelGrid, task: PatrolTask, weights=None,
         visit_radius=float(task.visit_radius), carbon_per_km=float(drone.carbon_per_km),
         duration_share=(task.track_points + 1) * task.time_step_s / task.endurance_s,
         floor_km2=0.0, see_ground=task.coverage != "facades", see_walls=task.coverage != "ground",
-        walls=walls_of(grid, task, worth), receptors=receptors, sound=sound_of(task),
+        walls=walls_of(grid, task, worth), by_level=by_level, receptors=receptors,
+        sound=sound_of(task),
         multirotor=multirotor_of(task), carbon_per_wh=grams_co2(1.0, task),
         energy_limit_wh=task.energy_limit_wh if task.carbon_model == "energy" else 0.0,
     ), highest_near
