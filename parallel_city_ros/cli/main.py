@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import contextmanager
 from importlib import import_module
 
 import click
@@ -16,6 +17,7 @@ COMMANDS = {
     "doctor": "Check the environment; say what is missing and how to get it.",
     "city": "The artificial city: look at city files, draw, merge and export them.",
     "plan": "Plan and certify a patrol over a city file.",
+    "plan-fleet": "Plan patrols of several drones that keep apart, and their mission.",
     "bench": "Measure the planners against each other and against libraries.",
     "fly": "Fly a plan, or a fleet's, with simulated or real PX4 drones.",
     "sim": "Simulated PX4 drones for QGroundControl and other tools.",
@@ -32,24 +34,40 @@ class _Commands(click.Group):
     def get_command(self, ctx, name):
         if name not in COMMANDS:
             return None
+        name = name.replace("-", "_")
         return getattr(import_module(f"parallel_city_ros.cli.{name}"), name)
 
     def format_commands(self, ctx, formatter):
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
+    def parse_args(self, ctx, args):
+        with _told_as_json(click.UsageError):
+            return super().parse_args(ctx, args)
+
     def invoke(self, ctx):
         try:
-            return super().invoke(ctx)
+            with _told_as_json(ParallelCityError, click.UsageError):
+                return super().invoke(ctx)
         except ParallelCityError as error:
-            if "--json" in sys.argv:
-                from parallel_city_ros.cli.options import print_json
-                print_json({"error": str(error)})
             click.echo(f"parallel-city: {error}", err=True)
             ctx.exit(2)
         except KeyboardInterrupt:
             click.echo("parallel-city: interrupted", err=True)
             ctx.exit(130)
+
+
+@contextmanager
+def _told_as_json(*kinds):
+    """Errors of those kinds on stdout too, where one JSON object is expected there."""
+    try:
+        yield
+    except kinds as error:
+        if "--json" in sys.argv:
+            from parallel_city_ros.cli.options import print_json
+            print_json({"error": error.format_message() if isinstance(
+                error, click.UsageError) else str(error)})
+        raise
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -43,7 +43,9 @@ class Corners(click.ParamType):
 @click.option("--to", "goal", type=options.Point(), required=True, help="Where it ends.")
 @click.option("--output", "-o", type=click.Path(dir_okay=False), default="plan.json",
               show_default=True, help="The plan, for parallel-city fly.")
-@click.option("--picture", type=click.Path(dir_okay=False), help="A PNG of the route from above.")
+@click.option("--picture", type=click.Path(dir_okay=False),
+              help="A PNG of the route from above; with --explain one of the legs, and with "
+                   "--front one of the front too.")
 @click.option("--resolution", type=float, default=2.0, show_default=True,
               help="Edge of a voxel, metres.")
 @click.option("--visit", "must_visit", type=options.Point(), multiple=True,
@@ -79,6 +81,8 @@ def plan(files, start, goal, output, picture, resolution, must_visit, area, warm
     from parallel_city_ros.planning.planner import warm_up
 
     options.require_folders(output, picture, front)
+    pictures = {name: str(Path(file).with_suffix(f".{name}.png")) for name, file in (
+        ("front", front), ("legs", explain and picture)) if picture and file}
     read, voxelise = options.take_reading(settings)
     values = options.given(settings)
     of_task = {k.removeprefix("task."): v for k, v in values.items() if k.startswith("task.")}
@@ -92,7 +96,7 @@ def plan(files, start, goal, output, picture, resolution, must_visit, area, warm
     city = read(files)
     grid = voxelise(city, resolution)
     warm_up()
-    with _Interruptible() as interrupted, \
+    with Interruptible() as interrupted, \
             options.progress("planning", request.evaluation_budget) as bar:
         outcome = search(
             grid, request, warm_start=before,
@@ -120,6 +124,9 @@ def plan(files, start, goal, output, picture, resolution, must_visit, area, warm
             report["legs"] = [leg.to_dict() for leg in legs]
         if picture:
             _draw(picture, grid, found)
+        if pictures:
+            _draw_more(pictures, grid, outcome, legs, request.prefer)
+        report["pictures"] = [file for file in (picture, *pictures.values()) if file]
     if as_json:
         options.print_json(report)
     elif found:
@@ -178,7 +185,17 @@ def _draw(file, grid, plan):
              [])
 
 
-class _Interruptible:
+def _draw_more(files, grid, outcome, legs, prefer):
+    """The front and the legs, those of them that have a file."""
+    from parallel_city_ros.viz.front import draw_front, draw_legs
+    if "front" in files and outcome.front is not None:
+        draw_front(files["front"], outcome.front, outcome.plan.task.units, prefer,
+                   grid.attribution)
+    if "legs" in files:
+        draw_legs(files["legs"], grid, outcome.plan, legs)
+
+
+class Interruptible:
     """Within it, the first Ctrl-C is remembered instead of raised: call it to see."""
 
     def __enter__(self):

@@ -137,40 +137,35 @@ def rounds_from(grid: VoxelGrid, task: PatrolTask, count: int, config: FleetConf
     ConfigError
         If there is no room for so many.
     """
-    pads = _pads(grid, task, count, _pad_distance(grid, task, config))
     sector, middles = sectors_around(Union(grid, task, weights), grid, task.start, count)
-    away = pads - np.array(task.start[:2])
-    order = np.argsort(np.arctan2(away[:, 1], away[:, 0]))
-    # turned so that the pads lie towards their sectors
-    angles = np.array([np.arctan2(*away[k][::-1]) for k in order])
-    turns = [np.cos(np.roll(angles, shift) - middles).sum() for shift in range(count)]
-    order = np.roll(order, int(np.argmax(turns)))
-    mine = [[p for p in task.must_visit if sector[tuple(grid.index(p)[:2])] == k]
-            for k in range(count)]
-    places = [(*map(float, pads[pad]), task.start[2]) for pad in order]
-    tasks = [replace(task, must_visit=tuple(mine[k]), start=place, goal=place)
-             for k, place in enumerate(places)]
+    pads = _pads(grid, task, middles,
+                 config.separation_m + 2 * task.tube_radius + PAD_CELLS * grid.resolution)
+    tasks = []
+    for k, pad in enumerate(pads):
+        place = (*map(float, pad), task.start[2])
+        mine = tuple(p for p in task.must_visit if sector[tuple(grid.index(p)[:2])] == k)
+        tasks.append(replace(task, start=place, goal=place, must_visit=mine))
     return tasks, [sector == k for k in range(count)]
 
 
-def _pad_distance(grid, task, config) -> float:
-    return config.separation_m + 2 * task.tube_radius + PAD_CELLS * grid.resolution
-
-
-def _pads(grid, task, count, apart) -> np.ndarray:
-    """(count, 2) centres of open cells near the start of the task, so far apart."""
-    free = open_ground(grid, task.clearance_horizontal + task.tube_radius)
-    cells = np.argwhere(free)
+def _pads(grid, task, directions, apart) -> list[np.ndarray]:
+    """Centres of open cells, one towards each direction from the start, so far apart."""
+    cells = np.argwhere(open_ground(grid, task.clearance_horizontal + task.tube_radius))
     centres = grid.origin[:2] + (cells + 0.5) * grid.resolution
-    far = np.linalg.norm(centres - task.start[:2], axis=1)
+    free = np.ones(len(centres), bool)
+    count = len(directions)
+    radius = apart / (2 * math.sin(math.pi / count)) if count > 1 else 0.0
     pads = []
-    while len(pads) < count and np.isfinite(far).any():
-        pads.append(centres[np.argmin(far)])
-        far[np.linalg.norm(centres - pads[-1], axis=1) < apart] = np.inf
-    if len(pads) < count:
-        raise ConfigError(f"around the base is open ground for {len(pads)} drones that start "
-                          f"{apart:g} m apart, not for {count}; ask for fewer drones")
-    return np.array(pads)
+    for angle in directions:
+        if not free.any():
+            raise ConfigError(
+                f"the map has open ground for {len(pads)} drones that start {apart:g} m apart, "
+                f"not for {count}; ask for fewer drones")
+        wanted = task.start[:2] + radius * np.array([math.cos(angle), math.sin(angle)])
+        far = np.linalg.norm(centres - wanted, axis=1)
+        pads.append(centres[np.argmin(np.where(free, far, np.inf))])
+        free &= np.linalg.norm(centres - pads[-1], axis=1) >= apart
+    return pads
 
 
 def plan_fleet(grid: VoxelGrid, request: PlanRequest, tasks: Sequence[PatrolTask],
@@ -235,8 +230,7 @@ class _Fleet:
     def run(self) -> FleetOutcome:
         for turn, k in enumerate(self.order):
             left = self.request.time_budget_s - (time.monotonic() - self.began)
-            failed = self._place(k, max(left, 1e-3) / (len(self.order) - turn),
-                                 len(self.order) - turn)
+            failed = self._place(k, max(left, 1e-3) / (len(self.order) - turn))
             if self.cancelled() and k not in self.plans:
                 break
             if failed is not None:
@@ -265,10 +259,10 @@ class _Fleet:
             worth = worth * self.sectors[k]
         return worth if worth.any() else self.union.worth
 
-    def _place(self, k, seconds, sharing):
+    def _place(self, k, seconds):
         """The first plan of a drone; returns the outcome that failed, or None."""
         worth = self._worth(k, sector=True)
-        task = self.union.ask_for(self.tasks[k], k, worth, sharing)
+        task = self.union.ask_for(self.tasks[k], k, worth, len(self.tasks))
         ways = [self._air(k), None]
         if self.config.apart == "time":
             ways.reverse()
@@ -292,7 +286,7 @@ class _Fleet:
     def _improve(self, k, seconds, turn):
         """Plan a drone again, given all others; keep that if all together are better."""
         worth = self._worth(k, sector=False)
-        task = self.union.ask_for(self.tasks[k], k, worth)
+        task = self.union.ask_for(self.tasks[k], k, worth, len(self.tasks))
         before, line = self.plans[k], self.times[k]
         late = float(line.ends[0])
         air = self._air(k) if late == 0 else None
@@ -333,27 +327,25 @@ class _Fleet:
 
     def _air(self, k) -> VoxelGrid | None:
         """The twin in which the air near the routes of others is closed, from the ground up:
-        who has no room beside them flies over them. The places from which those start and where
-        they land count even before they have a route."""
-        task = self.tasks[k]
+        who has no room beside them flies over them. Over the places where those start and land
+        it is closed altogether, or they would have no way up to their routes."""
+        task, grid = self.tasks[k], self.grid
         apart = self.config.separation_m + 2 * task.tube_radius
         # what the clearance from buildings adds is taken off
-        aside = max(apart - task.clearance_horizontal - task.tube_radius, self.grid.resolution)
-        over = max(apart - task.clearance_vertical - task.tube_radius, self.grid.resolution)
+        aside = max(apart - task.clearance_horizontal - task.tube_radius, grid.resolution)
+        over = max(apart - task.clearance_vertical - task.tube_radius, grid.resolution)
+        bottom, top = float(grid.ground.min()), float(grid.ground.max()) + task.max_altitude
         prisms = []
         for j, other in enumerate(self.tasks):
             if j == k:
                 continue
-            path = self.plans[j].path if j in self.plans else None
-            ends = np.array([other.start, other.goal])
-            prisms += [(shapely.Point(p[:2]).buffer(aside), -1.0, p[2] + over) for p in ends]
-            if path is not None:
-                prisms += [(shapely.LineString([a[:2], b[:2]]).buffer(aside), -1.0,
-                            max(a[2], b[2]) + over)
-                           for a, b in zip(path[:-1], path[1:], strict=True)]
-        bottom = float(self.grid.ground.min())
-        return self.grid.with_prisms([(shape, bottom, top) for shape, _, top in prisms]) \
-            if prisms else None
+            prisms += [(shapely.Point(p[:2]).buffer(aside), bottom, top)
+                       for p in {other.start, other.goal}]
+            path = self.plans[j].path if j in self.plans else ()
+            prisms += [(shapely.LineString([a[:2], b[:2]]).buffer(aside), bottom,
+                        max(a[2], b[2]) + over)
+                       for a, b in zip(path[:-1], path[1:], strict=True)]
+        return grid.with_prisms(prisms) if prisms else None
 
     # the end
 

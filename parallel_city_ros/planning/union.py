@@ -47,17 +47,22 @@ class Union:
         seen = [mask for member, mask in self._seen.items() if member != without]
         return self._km2(self.worth[np.logical_or.reduce(seen)]) if seen else 0.0
 
-    def ask_for(self, task: PatrolTask, member, worth, sharing: int = 1) -> PatrolTask:
-        """The task with the share of the worth that the member has to see, if there is a floor.
+    def ask_for(self, task: PatrolTask, member, worth, members: int) -> PatrolTask:
+        """The task with the share of the worth that the member has to see, if there is a floor:
+        an equal part of the floor, or what it sees alone if it has a path, and what is missing.
 
-        worth : (nx, ny) of what it may see; sharing : members that what is missing is divided
-        among
+        worth : (nx, ny) of what it may see; members : that there will be
         """
         if self.floor_km2 <= 0:
             return task
-        missing = (self.floor_km2 - self.km2(without=member)) / sharing
+        own = self.floor_km2 / members
+        if member in self._seen:
+            others = self.km2(without=member)
+            own = max(min(own, self.km2() - others), self.floor_km2 - others)
+        elif len(self._seen) == members - 1:
+            own = max(own, self.floor_km2 - self.km2())
         reachable = self._km2(worth * self._evaluator.room)
-        share = missing / reachable if reachable > 0 else 1.0
+        share = own / reachable if reachable > 0 else 1.0
         return replace(task, coverage_floor=float(np.clip(share, LEAST_SHARE, 1.0)))
 
 
