@@ -35,7 +35,9 @@ def alive(pid):
 
 @pytest.mark.parametrize("arguments", [
     [], ["--home=1,2"], ["--home=95,0,0"], ["--home=1,2,3", "--port=70000"],
-    ["--home=1,2,3", "--speed-factor=0"], ["--home=1,2,3", "--param=NOPE=1"]])
+    ["--home=1,2,3", "--speed-factor=0"], ["--home=1,2,3", "--param=NOPE=1"],
+    ["--home=1,2,3", "--vehicle=mass=-1"], ["--home=1,2,3", "--vehicle=wings=2"],
+    ["--home=1,2,3", "--city=/nowhere.npz"]])
 def test_bad_input_is_exit_code_2(arguments):
     done = subprocess.run([*MODULE, *arguments], capture_output=True, text=True, timeout=30)
     assert done.returncode == 2 and "error" in done.stderr

@@ -1,6 +1,7 @@
 """The simulated drone keeps its limits, and flies corners as PX4 was seen to."""
 
 import math
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -18,6 +19,8 @@ from parallel_city_ros.flight.simulator.autopilot import (
 )
 from parallel_city_ros.flight.simulator.vehicle import Vehicle, VehicleModel
 from parallel_city_ros.geo import LocalFrame
+from parallel_city_ros.patrol.power import power_w
+from parallel_city_ros.patrol.task import Drone
 
 DT = 0.02
 speeds = st.floats(-50, 50)
@@ -41,6 +44,20 @@ def test_limits_are_kept_and_the_battery_only_drains(setpoints, seed):
             # the rest is the wind's, which the controller is behind
             assert push <= model.max_acceleration + 1.0
             assert vehicle.energy_wh < charge and vehicle.position[2] >= 0
+
+
+@settings(max_examples=50)
+@given(st.floats(0, 25), st.floats(-5, 5), st.floats(0.3, 20))
+def test_the_vehicle_takes_the_power_that_plans_are_reckoned_with(airspeed, climb, mass):
+    theirs = power_w(airspeed, climb, Drone(mass=mass))
+    assert VehicleModel(mass=mass).electric_power(airspeed, climb) == pytest.approx(theirs)
+
+
+def test_a_drone_starts_as_what_its_plan_takes_it_for():
+    ours, theirs = VehicleModel(), Drone()
+    for field in fields(VehicleModel):
+        if field.name not in ("max_speed", "max_climb") and hasattr(theirs, field.name):
+            assert getattr(ours, field.name) == getattr(theirs, field.name), field.name
 
 
 def armed(params=(), seed=1, city=None, **kinds):

@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -97,7 +97,8 @@ def _drone(options, index: int) -> Drone:
     sock.setblocking(False)
     seed, instance = options.seed + index, options.instance + index
     wind_east, wind_north = options.wind
-    model = VehicleModel(gust=options.gust, wind_east=wind_east, wind_north=wind_north)
+    model = VehicleModel(**{"gust": options.gust, "wind_east": wind_east,
+                            "wind_north": wind_north} | dict(options.vehicle))
     frame = LocalFrame(*options.home[index])
     city = _surroundings(options.city, frame) if options.city else None
     ground = city.ground if city else options.terrain
@@ -268,6 +269,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--parent-pid", type=int, help="end when this is no longer the parent process")
     add("--param", type=_parameter, action="append", default=[], metavar="NAME=VALUE",
         help="PX4 parameter that differs from its default; may be repeated")
+    add("--vehicle", type=_vehicle, action="append", default=[], metavar="NAME=VALUE",
+        help="of the drone as it really is, such as mass=1.8; may be repeated: "
+             + ", ".join(f.name for f in fields(VehicleModel)))
     add("--refuse-arm", action="store_true", help="fault: arming is denied")
     add("--refuse-mode", action="store_true", help="fault: every mode change is denied")
     add("--lock-params", action="store_true",
@@ -320,6 +324,16 @@ def _parameter(text):
         raise argparse.ArgumentTypeError(f"no such parameter here: {name!r}")
     kind = type(DEFAULTS[name])
     return name, _number(value, kind, math.isfinite, f"a {kind.__name__} for {name}")
+
+
+def _vehicle(text):
+    name, _, value = text.partition("=")
+    value = _number(value, float, math.isfinite, "NAME=NUMBER")
+    try:
+        VehicleModel(**{name: value})
+    except (TypeError, ConfigError) as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None
+    return name, value
 
 
 def _wind(text):

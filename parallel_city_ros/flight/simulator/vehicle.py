@@ -1,4 +1,9 @@
-"""Kinematics and battery of a small multirotor. Pure and deterministic: same seed, same track."""
+"""Kinematics and battery of a small multirotor. Pure and deterministic: same seed, same track.
+
+Power is that of patrol/power.py, whose formulae and references it says. They stand here again
+because those are compiled, and a simulator is to start in a fifth of a second; a test holds both
+together. The parameters of a drone may differ from what its plan was reckoned with.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +13,15 @@ from dataclasses import dataclass
 
 from parallel_city_ros.settings import require
 
-GRAVITY = 9.81
+GRAVITY = 9.80665
 AIR_DENSITY = 1.225     # kg/m³
 FALL_SPEED = 12.0       # m/s
 
 
 @dataclass(frozen=True, kw_only=True)
 class VehicleModel:
-    """Limits are PX4's own defaults where PX4 has one; it is named."""
+    """Limits are PX4's own defaults where PX4 has one; it is named. What mass, rotor and battery
+    are called and by default is as in patrol.task.Drone."""
 
     max_speed: float = 12.0         # m/s level, MPC_XY_VEL_MAX
     max_climb: float = 3.0          # m/s, MPC_Z_VEL_MAX_UP
@@ -25,9 +31,11 @@ class VehicleModel:
     response_s: float = 0.3         # time constant from velocity setpoint to velocity
     max_yaw_rate: float = 0.8       # rad/s, MPC_YAWRAUTO_MAX is 45 to 60 deg/s
     mass: float = 1.5               # kg
-    hover_power: float = 180.0      # W, electrical
+    rotor_area: float = 0.18        # m², swept by all rotors
     drag_area: float = 0.03         # m², drag coefficient times frontal area
-    efficiency: float = 0.5         # of battery power that becomes work against drag and gravity
+    figure_of_merit: float = 0.63   # share of the shaft power that lifts, in hover
+    tip_speed: float = 80.0         # m/s, of the blades in hover
+    efficiency: float = 0.75        # of battery, controllers and motors together
     battery_wh: float = 70.0        # full
     full_voltage: float = 16.8      # V, four cells
     empty_voltage: float = 14.0     # V
@@ -43,6 +51,17 @@ class VehicleModel:
             least = {"gust": 0, "wind_east": -50, "wind_north": -50}.get(name, 1e-9)
             require(math.isfinite(value) and value >= least, self, name,
                     "a finite number above 0")
+
+    def electric_power(self, airspeed: float, climb: float) -> float:
+        """W at a level airspeed and a rate of climb, m/s."""
+        weight = self.mass * GRAVITY
+        drag = 0.5 * AIR_DENSITY * self.drag_area * airspeed ** 2
+        thrust = math.hypot(weight, drag)
+        half, disc = airspeed ** 2 / 2, 2 * AIR_DENSITY * self.rotor_area
+        induced = math.sqrt(math.hypot(half, thrust / disc) - half)
+        profile = weight * math.sqrt(weight / disc) * (1 / self.figure_of_merit - 1)
+        return (thrust * induced + profile * (1 + 3 * (airspeed / self.tip_speed) ** 2)
+                + drag * airspeed + weight * max(climb, 0.0)) / self.efficiency
 
 
 class Vehicle:
@@ -60,7 +79,7 @@ class Vehicle:
         self.velocity = [0.0, 0.0, 0.0]
         self.yaw = math.pi / 2
         self.energy_wh = model.battery_wh * battery_percent / 100.0
-        self.power_w = 0.0
+        self.power_w, self._hover_power = 0.0, model.electric_power(0.0, 0.0)
         self.wind = [model.wind_east, model.wind_north]     # mean, m/s
         self.gust = model.gust
         self.broken = False     # a motor is lost: nothing holds it
@@ -153,23 +172,19 @@ class Vehicle:
             self.position[2] -= self.height
             self.velocity = [0.0, 0.0, 0.0]
         self.yaw = (self.yaw + 6.0 * dt + math.pi) % (2 * math.pi) - math.pi
-        self.power_w = self.model.hover_power
+        self.power_w = self._hover_power
         self._spend(dt)
 
     def rest(self, armed: bool, dt: float) -> None:
         """One time step on the ground. Motors idle if armed; the charge is kept if not."""
         self.velocity = [0.0, 0.0, 0.0]
-        self.power_w = 0.1 * self.model.hover_power if armed else 0.0
+        self.power_w = 0.1 * self._hover_power if armed else 0.0
         self._spend(dt)
 
     def _drain(self, dt: float) -> None:
-        """Hover power, plus work against parasitic drag and gravity."""
-        m = self.model
         air = self.air_velocity
-        level = math.hypot(self.velocity[0] - air[0], self.velocity[1] - air[1])
-        drag = 0.5 * AIR_DENSITY * m.drag_area * level ** 3
-        climb = m.mass * GRAVITY * self.velocity[2]
-        self.power_w = max(m.hover_power + (drag + climb) / m.efficiency, 0.3 * m.hover_power)
+        self.power_w = self.model.electric_power(
+            math.hypot(self.velocity[0] - air[0], self.velocity[1] - air[1]), self.velocity[2])
         self._spend(dt)
 
     def _spend(self, dt: float) -> None:
