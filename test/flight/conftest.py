@@ -20,6 +20,8 @@ from parallel_city_ros.patrol.task import PatrolTask
 SPEED_FACTOR = 20.0
 # Disarms 60, not 10 s of its fast time after arming: a loaded machine is not a slow pilot.
 PATIENT = ("--param=COM_DISARM_PRFLT=60",)
+# Up and down are not what is tested.
+BRISK = ("--param=MPC_Z_V_AUTO_UP=6", "--param=MPC_Z_V_AUTO_DN=5", "--param=MPC_LAND_SPEED=2")
 
 
 def make_plan(grid, bow=30.0, start=(40.0, 40.0, 40.0), goal=(260.0, 180.0, 40.0), path=None):
@@ -68,7 +70,7 @@ def drone(grid):
         # Home is 17 m above mean sea level: no height may be taken for another.
         with SimulatedAutopilot(
                 (lat, lon, 17.0), speed_factor=SPEED_FACTOR, seed=3,
-                options=(*PATIENT, *options)) as simulator, Autopilot() as autopilot:
+                options=(*PATIENT, *BRISK, *options)) as simulator, Autopilot() as autopilot:
             autopilot.connect(simulator.address, 15.0)
             yield simulator, autopilot
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import PATIENT, crane, make_plan
+from conftest import BRISK, PATIENT, crane, make_plan
 from test_simulator import wait_until
 
 from parallel_city_ros.errors import LinkError, SetupError
@@ -42,7 +42,7 @@ def autopilot(request, grid):
             drone = Px4Sitl((lat, lon, 17.0), speed_factor=FACTOR, instance=3)
         else:
             drone = SimulatedAutopilot((lat, lon, 17.0), speed_factor=FACTOR, seed=3,
-                                       options=PATIENT)
+                                       options=(*PATIENT, *BRISK))
         stack.enter_context(drone)
         connection = stack.enter_context(Autopilot())
         connection.connect(drone.address, 30.0)

@@ -11,10 +11,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import crane, make_plan
+from conftest import BRISK, crane, make_plan
 from test_simulator import wait_until
 
-from parallel_city_ros.errors import LinkError
+from parallel_city_ros.errors import LinkError, RefusedError
 from parallel_city_ros.flight.autopilot import Autopilot
 from parallel_city_ros.flight.config import FlightConfig
 from parallel_city_ros.flight.executor import PatrolFlight
@@ -24,6 +24,17 @@ from parallel_city_ros.flight.simulator.process import SimulatedAutopilot
 from parallel_city_ros.flight.state import FlightState
 
 GOAL_SLACK, TUBE = 3.0, 2.0
+# An executor in a process of its own, which may be killed: plan and grid, address.
+EXECUTOR = (
+    "import pickle, sys\n"
+    "from parallel_city_ros.flight.autopilot import Autopilot\n"
+    "from parallel_city_ros.flight.config import FlightConfig\n"
+    "from parallel_city_ros.flight.executor import PatrolFlight\n"
+    "plan, grid = pickle.load(open(sys.argv[1], 'rb'))\n"
+    "with Autopilot() as autopilot:\n"
+    "    autopilot.connect(sys.argv[2], 15.0)\n"
+    "    PatrolFlight(plan, grid, autopilot, FlightConfig()).run(\n"
+    "        lambda p: print(p.state.value, p.waypoint, flush=True))\n")
 
 
 def states(seen):
@@ -238,14 +249,14 @@ def test_a_home_that_moves_when_it_arms_is_refused(fly):
 
 
 def test_low_battery_brings_it_home(fly):
-    outcome, _ = fly("--battery-percent=41.0", reserve_battery_percent=39.0)
+    outcome, _ = fly("--battery-percent=40.5", reserve_battery_percent=39.5)
     assert outcome.status is FlightStatus.RETURNED and "battery" in outcome.message
     assert ended_at(outcome, (30.0, 50.0))
 
 
 def test_the_autopilots_own_failsafe_is_followed_home(fly):
     """Its battery is critical for it before it is for us."""
-    outcome, _ = fly("--battery-percent=60", "--param=BAT_CRIT_THR=0.58",
+    outcome, _ = fly("--battery-percent=60", "--param=BAT_CRIT_THR=0.59",
                      "--param=BAT_EMERGEN_THR=0.1")
     assert outcome.status is FlightStatus.RETURNED and "by itself" in outcome.message
     assert ended_at(outcome, (30.0, 50.0))
@@ -331,20 +342,10 @@ def test_a_failing_callback_brings_the_drone_home(grid, plan, drone):
 def test_the_drone_comes_home_when_its_executor_is_killed(grid, plan, tmp_path):
     """What is on board before take-off brings it home: nobody is there to ask for it."""
     (tmp_path / "flight.pickle").write_bytes(pickle.dumps((plan, grid)))
-    code = (
-        "import pickle, sys\n"
-        "from parallel_city_ros.flight.autopilot import Autopilot\n"
-        "from parallel_city_ros.flight.config import FlightConfig\n"
-        "from parallel_city_ros.flight.executor import PatrolFlight\n"
-        "plan, grid = pickle.load(open(sys.argv[1], 'rb'))\n"
-        "with Autopilot() as autopilot:\n"
-        "    autopilot.connect(sys.argv[2], 15.0)\n"
-        "    PatrolFlight(plan, grid, autopilot, FlightConfig()).run(\n"
-        "        lambda p: print(p.state.value, p.waypoint, flush=True))\n")
     lat, lon, _ = grid.frame.to_wgs84((30.0, 50.0, 0.0))
     with SimulatedAutopilot((lat, lon, 17.0), speed_factor=20.0,
-                            options=("--param=COM_DL_LOSS_T=1",)) as simulator:
-        with subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "flight.pickle"),
+                            options=("--param=COM_DL_LOSS_T=1", *BRISK)) as simulator:
+        with subprocess.Popen([sys.executable, "-c", EXECUTOR, str(tmp_path / "flight.pickle"),
                                simulator.address], stdout=subprocess.PIPE, text=True) as executor:
             for line in executor.stdout:
                 if line.startswith("on_patrol 2"):
@@ -370,31 +371,30 @@ def test_a_second_executor_finds_the_drone_of_one_that_was_killed_and_goes_on(
         grid, plan, tmp_path):
     """Telemetry, mission and home tell all that it has to know."""
     (tmp_path / "flight.pickle").write_bytes(pickle.dumps((plan, grid)))
-    code = (
-        "import pickle, sys\n"
-        "from parallel_city_ros.flight.autopilot import Autopilot\n"
-        "from parallel_city_ros.flight.config import FlightConfig\n"
-        "from parallel_city_ros.flight.executor import PatrolFlight\n"
-        "plan, grid = pickle.load(open(sys.argv[1], 'rb'))\n"
-        "with Autopilot() as autopilot:\n"
-        "    autopilot.connect(sys.argv[2], 15.0)\n"
-        "    PatrolFlight(plan, grid, autopilot, FlightConfig()).run(\n"
-        "        lambda p: print(p.state.value, p.waypoint, flush=True))\n")
     other = make_plan(grid, bow=20.0)
     lat, lon, _ = grid.frame.to_wgs84((30.0, 50.0, 0.0))
-    with SimulatedAutopilot((lat, lon, 17.0), speed_factor=5.0) as simulator:
-        with subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "flight.pickle"),
+    with SimulatedAutopilot((lat, lon, 17.0), speed_factor=20.0, options=BRISK) as simulator:
+        with subprocess.Popen([sys.executable, "-c", EXECUTOR, str(tmp_path / "flight.pickle"),
                                simulator.address], stdout=subprocess.PIPE, text=True) as executor:
             for line in executor.stdout:
                 if line.startswith("on_patrol 2"):
                     break
+            simulator.inject("speed 2")     # to find it is no quicker for a quick drone
             executor.kill()
         with Autopilot() as autopilot:
             wait_until(lambda: _connect(autopilot, simulator.address))
             refused = PatrolFlight(other, grid, autopilot, FlightConfig()).run()
             assert refused.status is FlightStatus.REFUSED and "not that of" in refused.message
             seen = []
-            outcome = PatrolFlight(plan, grid, autopilot, FlightConfig()).run(seen.append)
+
+            def found(progress):
+                seen.append(progress)
+                if states(seen)[-1] is FlightState.ON_PATROL and "fast" not in asked:
+                    asked.append("fast")
+                    simulator.inject("speed 20")
+
+            asked = []
+            outcome = PatrolFlight(plan, grid, autopilot, FlightConfig()).run(found)
     assert outcome.status is FlightStatus.COMPLETED and "taken over" in outcome.message
     assert states(seen) == [FlightState.DISCONNECTED, FlightState.ON_PATROL,
                             FlightState.LANDING, FlightState.LANDED]
@@ -435,6 +435,11 @@ def test_a_mission_of_2000_points_is_carried_and_one_of_equal_points_refused(gri
     with drone() as (_, autopilot):
         autopilot.upload_mission(items, 60.0)
         assert len(autopilot.download_mission(60.0)) == 2003
+        with pytest.raises(RefusedError, match="too many"):
+            autopilot.upload_mission(items * 5, 60.0)   # 10,000 fit
+        many = replace(plan, path=np.linspace(plan.path[0], plan.path[-1], 2000))
+        outcome = PatrolFlight(many, grid, autopilot, FlightConfig()).run()
+        assert outcome.status is FlightStatus.REFUSED and "duration" in outcome.message
         still = replace(plan, path=np.repeat(plan.path[:1], 12, axis=0))
         outcome = PatrolFlight(still, grid, autopilot, FlightConfig()).run()
     assert outcome.status is FlightStatus.REFUSED and "horizontal step" in outcome.message

@@ -25,7 +25,7 @@ from parallel_city_ros.patrol.plan import Objectives, PatrolPlan
 from parallel_city_ros.patrol.task import PatrolTask
 
 CITY = Path(__file__).parents[2] / "worlds" / "small_city.geojson"
-ALTITUDE = 90.0
+ALTITUDE = 55.0
 MAIN = [sys.executable, "-c", "from parallel_city_ros.cli.main import main; main()"]
 
 
