@@ -15,6 +15,7 @@ import click
 from parallel_city_ros.city.options import ReadOptions
 from parallel_city_ros.cli import options
 from parallel_city_ros.errors import ParallelCityError
+from parallel_city_ros.planning.front import PREFERENCES
 
 DRONE = "drone_1"
 MAP_S = 60.0                    # wall: the first start on a machine compiles and fills caches
@@ -31,6 +32,7 @@ LOOK_M = (250.0, 100.0)         # of the route, before and behind the mast, flow
 LOOK_SPEED_FACTOR = 4.0         # at most: a slow machine's sensor needs its time to see it
 EVENT_VOXELS = 3.0              # by which its event may be larger than it is
 ODOMETRY_HZ = 20.0              # wall, so that a fast simulation has enough pictures
+FRONT_SHARE = 0.5               # of the search's budget, for the front around what it found
 FLOWN_TOLERANCE = 0.05          # flown against planned distance
 
 
@@ -42,6 +44,7 @@ class _Settings:
     seed: int
     speed_factor: float
     resolution: float
+    prefer: str
 
 
 @click.command()
@@ -54,6 +57,9 @@ class _Settings:
 @click.option("--budget", type=click.IntRange(100), default=8000, show_default=True,
               help="Routes that each search may evaluate.")
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True)
+@click.option("--prefer", type=click.Choice(PREFERENCES), default="fitness", show_default=True,
+              help="Which patrol of the Pareto front is flown: the best in F, the knee, or the "
+                   "best in one objective.")
 @click.option("--speed-factor", type=click.FloatRange(1, 20), default=15.0, show_default=True,
               help="Vehicle seconds per second.")
 @click.option("--resolution", type=click.FloatRange(0.5, 10), default=2.0, show_default=True,
@@ -61,8 +67,8 @@ class _Settings:
 @click.option("--output", "-o", type=click.Path(file_okay=False), default="out/demo",
               show_default=True, help="Folder of result.json, report.html and the pictures.")
 @options.json_option
-def demo(files, terrain, canopy, budget, seed, speed_factor, resolution, output, as_json,
-         **reading):
+def demo(files, terrain, canopy, budget, seed, prefer, speed_factor, resolution, output,
+         as_json, **reading):
     """Patrol a real city with a simulated PX4 drone, twice.
 
     Builds the twin, plans a patrol, flies it; a crane is reported meanwhile, and the drone's
@@ -91,7 +97,8 @@ def demo(files, terrain, canopy, budget, seed, speed_factor, resolution, output,
     options.note(f"ROS domain {domain}; look in with: ROS_DOMAIN_ID={domain} "
                  "ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST ros2 topic list")
     try:
-        settings = _Settings(",".join(files), reading, budget, seed, speed_factor, resolution)
+        settings = _Settings(",".join(files), reading, budget, seed, speed_factor, resolution,
+                             prefer)
         result, sorties, events, pictures = _run(settings, domain, staging)
         result["wall_s"] = round(time.monotonic() - began, 1)
         _write(staging, result, sorties, pictures, events)
@@ -144,6 +151,7 @@ class _Loop:
         from parallel_city_ros.patrol.certificate import certify
         from parallel_city_ros.patrol.task import PatrolTask
         from parallel_city_ros.viz import pictures
+        from parallel_city_ros.viz.front import draw_front
 
         client, alive = self._client, self._processes.check
         with options.progress("starting the nodes and the twin", None):
@@ -181,8 +189,16 @@ class _Loop:
         for name, holds in result["checks"].items():
             if not holds:
                 options.note(f"NOT TRUE: {name}")
+        result["front"] = {"prefer": self._settings.prefer} | {
+            name: value for name, value in self._front.to_dict().items() if name != "paths"}
         options.note("drawing the pictures")
-        return result, sorties, events, pictures.draw_all(self._folder, base, sorties, events)
+        drawn = pictures.draw_all(self._folder, base, sorties, events)
+        drawn.append((draw_front(self._folder / "front.png", self._front, task.units,
+                                 self._settings.prefer, base.attribution),
+                      "What the planner could choose from for the first sortie: each dot is a "
+                      "patrol, none is better than another in everything. Ringed is the one that "
+                      "--prefer names."))
+        return result, sorties, events, drawn
 
     def _sortie(self, number, task, autopilot):
         from parallel_city_ros.nodes import conversions
@@ -201,6 +217,8 @@ class _Loop:
         if planned.plan is None:
             raise ParallelCityError(f"sortie {number}: no plan: {planned.message}")
         plan = planned.plan
+        if number == 1 or self._settings.prefer != "fitness":
+            plan = self._from_the_front(number, request, plan)
         plan.save(self._folder / f"plan_{number}.json")
         if number == 1:
             self._hide_mast(grid, plan)
@@ -235,6 +253,31 @@ class _Loop:
             number, grid, plan, track, evaluator.seen(plan.path),
             evaluator.seen(patrol_part(plan.path, track[:, 1:])[1]), comparison,
             planned.convergence)
+
+    _front = None       # of the first sortie
+
+    def _from_the_front(self, number, request, plan):
+        """The patrol that is preferred among those that are best in something, with `plan` one
+        of them where nothing is better."""
+        from parallel_city_ros.planning.planner import WITH_FRONT
+
+        budget = max(100, round(FRONT_SHARE * request.evaluation_budget))
+        with options.progress(f"sortie {number}: Pareto front", budget) as bar:
+            planned = self._client.plan(
+                replace(request, planner_id=WITH_FRONT[0], evaluation_budget=budget,
+                        prefer=self._settings.prefer),
+                warm_start=plan, want_front=True, alive=self._processes.check,
+                on_progress=lambda p: bar.update(p.evaluations))
+        if planned.plan is None or planned.front is None:
+            raise ParallelCityError(f"sortie {number}: no Pareto front: {planned.message}")
+        if number == 1:
+            front = self._front = planned.front
+            seen, carbon, noise = (front.objectives[front.choose(name)][k] for k, name in
+                                   enumerate(("coverage", "carbon", "noise")))
+            options.note(f"sortie {number}: {len(front)} patrols of which none is better in "
+                         f"everything: up to {seen:.3f} km² seen, carbon from {carbon:.2f}, noise "
+                         f"from {noise:.0f} m; --prefer {self._settings.prefer} is flown")
+        return plan if self._settings.prefer == "fitness" else planned.plan
 
     _crane = None
 

@@ -14,7 +14,8 @@ from domain_coordinator import domain_id
 
 from parallel_city_ros.nodes.client import CityClient
 
-PICTURES = ("city_3d.png", "map.png", "coverage.png", "altitude.png", "convergence.png")
+PICTURES = ("city_3d.png", "map.png", "coverage.png", "altitude.png", "convergence.png",
+            "front.png")
 NODES = {("twin_map_server", "/"), ("planner_server", "/"), ("cpss_monitor", "/"),
          ("perception", "/"), ("depth_sensor", "/drone_1"),
          ("mission_executor", "/drone_1")}
@@ -35,7 +36,7 @@ class Demo:
         self.process = subprocess.Popen(
             [sys.executable, "-c", "from parallel_city_ros.cli.main import main; main()", "demo",
              "--json", "--budget", "400", "--speed-factor", "20", "--resolution", "4",
-             "--output", str(output), *options],
+             "--prefer", "coverage", "--output", str(output), *options],
             env=os.environ | {"ROS_DOMAIN_ID": str(domain), "DEMO_MARK": self.mark},
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -110,6 +111,11 @@ def test_the_whole_loop(tmp_path, domain, monkeypatch):
     assert first["weights_hash"] != second["weights_hash"]
     assert first["distance_to_crane_m"] == 0 < second["distance_to_crane_m"]
     assert second["planned"]["f1_coverage_km2"] >= second["coverage_floor_km2"]
+    front = result["front"]
+    assert front["prefer"] == "coverage" and len(front["objectives"]) > 1
+    most = front["objectives"][front["chosen_by"]["coverage"]]["coverage_km2"]
+    assert first["planned"]["f1_coverage_km2"] == pytest.approx(most)
+    assert most == max(o["coverage_km2"] for o in front["objectives"])
     report = (output / "report.html").read_text()
     assert "OpenStreetMap contributors" in report and "https://" not in report
     for name in PICTURES:
