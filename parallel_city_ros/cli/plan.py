@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 
 import click
@@ -53,6 +55,13 @@ class Corners(click.ParamType):
 @click.option("--area", type=Corners(), default=(),
               help="Corners of the polygon in which the ground is worth seeing: "
                    "E,N;E,N;E,N in metres.")
+@click.option("--zones", type=click.Path(dir_okay=False),
+              help="ED-269, GeoJSON or OpenStreetMap file of no-fly zones, with --departure.")
+@click.option("--departure", metavar="TIME",
+              help="Of the take-off, ISO 8601 with its time zone, or now: zones that hold during "
+                   "the flight are closed.")
+@click.option("--sorties", type=click.IntRange(1),
+              help="Of a round: fly up to so many, a battery each, where one is not enough.")
 @click.option("--warm-start", type=click.Path(dir_okay=False),
               help="A plan of before, to begin with.")
 @click.option("--front", type=click.Path(dir_okay=False),
@@ -62,8 +71,8 @@ class Corners(click.ParamType):
 @options.settings_flags(PlanRequest, ALIASES, strip="task.")
 @options.reading_flags
 @options.json_option
-def plan(files, start, goal, output, picture, resolution, must_visit, area, warm_start, front,
-         explain, as_json, **settings):
+def plan(files, start, goal, output, picture, resolution, must_visit, area, zones, departure,
+         sorties, warm_start, front, explain, as_json, **settings):
     """Plan a patrol over the city in FILE, or in several that complete each other; certify it.
 
     The route sees most for least carbon and noise (fitness F = f2 (f3 + 1) / f1). Ctrl-C ends
@@ -73,12 +82,20 @@ def plan(files, start, goal, output, picture, resolution, must_visit, area, warm
     parallel-city plan CITY.osm.pbf --from 100,300,60 --to 850,1250,60 --time 20
     parallel-city plan CITY.osm.pbf --from 100,300,60 --to 850,1250,60 \\
         --planner nsga2 --prefer knee --front front.json
+    parallel-city plan CITY.osm.pbf --from 500,800,80 --to 500,800,80 --coverage-floor 0.3 \\
+        --sorties 6
+    parallel-city plan CITY.osm.pbf --from 100,300,60 --to 850,1250,60 \\
+        --zones zones.geojson --departure 2026-05-01T10:00+03:00
     """
+    from parallel_city_ros.city.zones import read_zones
+    from parallel_city_ros.cli.sorties import plan_all
+    from parallel_city_ros.patrol.departure import EARLIEST, LATEST, departure_window, moment
     from parallel_city_ros.patrol.explain import explain as explain_legs
     from parallel_city_ros.patrol.plan import PatrolPlan
     from parallel_city_ros.patrol.task import PatrolTask
     from parallel_city_ros.planning.planner import plan as search
     from parallel_city_ros.planning.planner import warm_up
+    from parallel_city_ros.planning.windows import plan_at
 
     options.require_folders(output, picture, front)
     pictures = {name: str(Path(file).with_suffix(f".{name}.png")) for name, file in (
@@ -92,16 +109,25 @@ def plan(files, start, goal, output, picture, resolution, must_visit, area, warm
     if front and request.planner_id not in WITH_FRONT:
         raise ConfigError(f"--front needs a planner with a Pareto front: --planner "
                           f"{', '.join(WITH_FRONT)}")
+    if bool(zones) != bool(departure) or (zones and sorties):
+        raise ConfigError("--zones and --departure belong together, and not to --sorties: zones "
+                          "have their times")
+    leaves = departure and (datetime.now(timezone.utc) if departure == "now"
+                            else moment(departure))
     before = PatrolPlan.load(warm_start) if warm_start else None
     city = read(files)
     grid = voxelise(city, resolution)
+    city_file = ",".join(str(Path(file).resolve()) for file in files)
+    if zones:
+        search = partial(plan_at, zones=read_zones(zones, grid.frame), departure=leaves)
     warm_up()
+    if sorties:
+        with Interruptible() as interrupted:
+            plan_all(grid, request, sorties, output, city_file, interrupted, as_json)
     with Interruptible() as interrupted, \
             options.progress("planning", request.evaluation_budget) as bar:
         outcome = search(
-            grid, request, warm_start=before,
-            city_file=",".join(str(Path(file).resolve()) for file in files),
-            cancelled=interrupted,
+            grid, request, warm_start=before, city_file=city_file, cancelled=interrupted,
             on_progress=lambda p: bar.update(p.evaluations, f"F {p.objectives.fitness:.0f}"
                                              if p.feasible else "not feasible yet"))
     found, message = outcome.plan, outcome.message
@@ -134,11 +160,15 @@ def plan(files, start, goal, output, picture, resolution, must_visit, area, warm
         click.echo(f"{outcome.status.value}: {outcome.message}, written to {output}")
         click.echo(f"F {o.fitness:.1f}: sees {o.coverage_km2:.4f} km² (f1), carbon {o.carbon:.3f} "
                    f"(f2), noise {o.noise_m:.0f} m (f3), {found.length_m:.0f} m long")
-        tightest = min((c for c in found.certificate.checks if c.bound > 0.1),
+        tightest = min((c for c in found.certificate.checks
+                        if c.bound > 0.1 and c.constraint not in (EARLIEST, LATEST)),
                        key=lambda c: c.margin / c.bound)
         click.echo(f"certified every 0.25 m on map {found.map_hash[:12]}, update "
                    f"{found.map_update}; tightest: {tightest.constraint} {tightest.value:.1f} "
                    f"{tightest.unit}, bound {tightest.bound:g}")
+        if window := departure_window(found.certificate):
+            click.echo("takes off from {} to {}".format(*(
+                t.astimezone(leaves.tzinfo).isoformat(timespec="seconds") for t in window)))
         if front and outcome.front is not None:
             click.echo(f"{len(outcome.front)} paths of the Pareto front written to {front}")
         _tell(legs)

@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from dataclasses import replace
+from datetime import datetime, timezone
 
 from parallel_city_ros.errors import AutopilotError, RefusedError
 from parallel_city_ros.flight import checks
@@ -26,6 +27,7 @@ from parallel_city_ros.flight.state import (
     FlightEvent,
 )
 from parallel_city_ros.flight.telemetry import Telemetry
+from parallel_city_ros.patrol.departure import why_not_at
 from parallel_city_ros.patrol.plan import PatrolPlan
 
 logger = logging.getLogger(__name__)
@@ -57,6 +59,7 @@ class Departure(Handling):
         if telemetry.armed or telemetry.in_air:
             self._find(telemetry)
             return True
+        self._refuse(why_not_at(self._plan.certificate, datetime.now(timezone.utc)))
         if telemetry.battery_percent < config.min_battery_percent:
             raise Refused(f"the battery holds {telemetry.battery_percent:.0f} %, take-off needs "
                            f"{config.min_battery_percent:.0f} %; charge or change it")
