@@ -1,9 +1,10 @@
 """Files of meshes and point clouds: told apart by content, checked to be whole, as arrays.
 
-open3d 0.20 reads STL, glTF and compressed PCD. It is not asked for the others: it keeps the
-coordinates of OBJ and OFF in single precision, half a metre in a map projection, leaves out every
-face of an OBJ that is no triangle, takes the numbers of a PCD of double precision for 0, and of a
-PLY or PCD that was cut off it hands back what there is, or memory that was never written.
+open3d 0.20 reads STL, compressed PCD, and of glTF what `gltf` does not. It is not asked for the
+others: it keeps the coordinates of OBJ and OFF in single precision, half a metre in a map
+projection, leaves out every face of an OBJ that is no triangle, takes the numbers of a PCD of
+double precision for 0, and of a PLY or PCD that was cut off it hands back what there is, or memory
+that was never written.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from parallel_city_ros.city.gltf import read_glb
 from parallel_city_ros.city.ply import is_ply, ply_header, read_ply
 from parallel_city_ros.errors import CityFileError
 
@@ -122,8 +124,9 @@ def read_faces(path: Path, kind: str):
     CityFileError
         If the file is cut off or damaged.
     """
-    own = {"obj": _read_obj, "off": _read_off, "ply": read_ply}
-    return own[kind](path) if kind in own else _open3d_mesh(path, kind)
+    own = {"obj": _read_obj, "off": _read_off, "ply": read_ply, "glb": read_glb}
+    found = own[kind](path) if kind in own else None
+    return _open3d_mesh(path, kind) if found is None else found
 
 
 def read_points(path: Path, kind: str) -> np.ndarray:

@@ -356,8 +356,15 @@ def _line(triangle, x):
 
 
 @njit(cache=True, nogil=True)
-def _crossings(triangles, i0, j0, w, h, counts, place, zs, writing):
-    """Where the upright line through the centre of each column meets the triangles."""
+def _crossings(triangles, i0, j0, last, zs, before):
+    """Where the upright line through the centre of each column meets the triangles.
+
+    last : (w, h) number of the column's newest crossing, -1: none, changed in place
+    zs, before : height of each crossing, and number of the column's crossing before it, -1: none;
+        larger ones are returned where these are too small
+    """
+    w, h = last.shape
+    n = 0
     for t in range(len(triangles)):
         triangle = triangles[t]
         x0, y0, z0 = triangle[0, 0], triangle[0, 1], triangle[0, 2]
@@ -371,14 +378,36 @@ def _crossings(triangles, i0, j0, w, h, counts, place, zs, writing):
                        min(w - 1, int(ceil(high - 0.5)) - i0) + 1):
             x = i0 + i + 0.5
             front, back = _line(triangle, x)
+            if n + h > len(zs):
+                zs = np.concatenate((zs, np.empty(len(zs) + h)))
+                before = np.concatenate((before, np.empty(len(before) + h, np.int64)))
             for j in range(max(0, int(ceil(front - 0.5)) - j0),
                            min(h, int(ceil(back - 0.5)) - j0)):
-                if writing:
-                    y = j0 + j + 0.5
-                    p = ((x - x0) * vy - (y - y0) * vx) / area
-                    q = (ux * (y - y0) - uy * (x - x0)) / area
-                    zs[place[i, j] + counts[i, j]] = z0 + p * uz + q * vz
-                counts[i, j] += 1
+                y = j0 + j + 0.5
+                p = ((x - x0) * vy - (y - y0) * vx) / area
+                q = (ux * (y - y0) - uy * (x - x0)) / area
+                zs[n] = z0 + p * uz + q * vz
+                before[n] = last[i, j]
+                last[i, j] = n
+                n += 1
+    return zs, before
+
+
+@njit(cache=True, nogil=True)
+def _sorted_column(n, zs, before, column):
+    """The heights of a column's crossings from its newest, n, on; how many; column may grow."""
+    m = 0
+    while n >= 0:
+        if m == len(column):
+            column = np.concatenate((column, np.empty(m)))
+        place = m
+        while place > 0 and column[place - 1] > zs[n]:
+            column[place] = column[place - 1]
+            place -= 1
+        column[place] = zs[n]
+        m += 1
+        n = before[n]
+    return m, column
 
 
 @njit(cache=True, nogil=True)
@@ -390,6 +419,7 @@ def solids(index, words, nx, ny, triangles, offsets, closed, heights, gx, gy, gc
     ground to its highest point in that column.
     """
     scratch = np.empty((3, 16, 3))
+    zs, before, column = np.empty(1024), np.empty(1024, np.int64), np.empty(64)
     for s in range(len(closed)):
         body = triangles[offsets[s]:offsets[s + 1]]
         if len(body) == 0:
@@ -412,23 +442,13 @@ def solids(index, words, nx, ny, triangles, offsets, closed, heights, gx, gy, gc
             if not closed[s] or high - low > EPS:
                 _surface(index, words, nx, ny, body[t], closed[s], filling, scratch)
         w, h = i1 - i0 + 1, j1 - j0 + 1
-        counts, place = np.zeros((w, h), np.int64), np.zeros((w, h), np.int64)
-        _crossings(body, i0, j0, w, h, counts, place, np.empty(0), False)
-        n = 0
+        last = np.full((w, h), -1, np.int64)
+        zs, before = _crossings(body, i0, j0, last, zs, before)
         for i in range(w):
             for j in range(h):
-                place[i, j] = n
-                n += counts[i, j]
-        zs = np.empty(n)
-        counts[:] = 0
-        _crossings(body, i0, j0, w, h, counts, place, zs, True)
-        for i in range(w):
-            for j in range(h):
-                m = counts[i, j]
-                if m == 0:
+                if last[i, j] < 0:
                     continue
-                column = zs[place[i, j]:place[i, j] + m]
-                column.sort()
+                m, column = _sorted_column(last[i, j], zs, before, column)
                 whole = closed[s] and m % 2 == 0
                 step = 2 if whole else m
                 for c in range(0, m, step):

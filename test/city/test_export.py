@@ -10,7 +10,6 @@ import pytest
 import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.spatial import cKDTree
 
 from parallel_city_ros.city.export import (
     FORMATS,
@@ -97,7 +96,8 @@ def helsinki():
 
 @pytest.mark.parametrize("ending", VOXEL_ENDINGS)
 def test_a_real_city_comes_back_voxel_by_voxel(helsinki, ending, tmp_path):
-    city, grid = helsinki
+    city, _ = helsinki
+    grid = voxelise(city, 5.0)      # a mesh of finer voxels takes long to read
     written = export(city, grid, tmp_path / f"twin{ending}")
     assert comes_back(grid, *written.files)
     assert any("--origin" in words for words in written.lost)
@@ -108,7 +108,7 @@ def test_a_real_city_comes_back_voxel_by_voxel(helsinki, ending, tmp_path):
 @pytest.mark.parametrize("ending", VOXEL_ENDINGS)
 def test_a_city_of_solids_on_terrain_comes_back(ending, tmp_path):
     city = read_city(DATA / "DenHaag_01.city.json")
-    grid = voxelise(city, 2.0)
+    grid = voxelise(city, 4.0)
     written = export(city, grid, tmp_path / f"twin{ending}")
     assert comes_back(grid, *written.files)
     assert any("--terrain" in words for words in written.lost)
@@ -120,7 +120,7 @@ def grids(draw):
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     occupied = rng.random(shape) < draw(st.sampled_from((0.05, 0.5, 0.9)))
     occupied[0, 0, 0] = True
-    return grid_of(occupied, draw(st.sampled_from((0.3, 1.0, 2.0, 7.1))),
+    return grid_of(occupied, draw(st.sampled_from((0.07, 0.3, 1.0, 2.0, 7.1))),
                    draw(st.tuples(*[st.integers(-900, 900)] * 3)))
 
 
@@ -129,16 +129,9 @@ def grids(draw):
 @given(grid=grids())
 def test_any_grid_comes_back(grid, ending, tmp_path_factory):
     written = export(city_of(), grid, tmp_path_factory.mktemp("any") / f"twin{ending}")
-    if ending != ".glb" or grid.resolution in (1.0, 2.0):
-        assert comes_back(grid, *written.files)
-        return
-    # The reader of glTF reckons in single precision: what stands does so still, and by a hair
-    # more, which is said.
-    assert any("single precision" in words for words in written.lost)
-    again = read_again(*written.files, grid.frame, grid.resolution)
-    was, now = in_map(grid), in_map(again)
-    assert {tuple(v) for v in was.tolist()} <= {tuple(v) for v in now.tolist()}
-    assert cKDTree(was).query(now, p=np.inf)[0].max() <= 1
+    assert comes_back(grid, *written.files)
+    exact = ending != ".glb" or grid.resolution in (1.0, 2.0)
+    assert exact != any("single precision" in words for words in written.lost)
 
 
 def _edges_of(triangles):

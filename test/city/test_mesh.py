@@ -6,6 +6,7 @@ import struct
 
 import numpy as np
 import pytest
+import shapely
 
 from parallel_city_ros.city.local import LOCAL
 from parallel_city_ros.city.mesh import read_cloud, read_mesh
@@ -203,6 +204,20 @@ def test_nodes_of_gltf_move_their_mesh(write):
     assert house.triangles.max(axis=(0, 1)) == pytest.approx([106, 54, 23])
 
 
+def test_glb_keeps_its_digits_and_may_have_strips_and_fans(write):
+    turned = {"mesh": 0, "rotation": [0, np.sqrt(0.5), 0, np.sqrt(0.5)], "scale": [0.1] * 3}
+    (house,) = read_mesh(write(glb(nodes=[turned]), "turned.glb")).solids
+    x, y, z = CORNERS.T     # a quarter to the left, seen from above
+    expected = {tuple(p) for p in (0.1 * np.column_stack([-y, x, z])).round(12).tolist()}
+    assert {tuple(p) for p in house.triangles.reshape(-1, 3).round(12).tolist()} == expected
+    for mode, area in ((b"5", 36.0), (b"6", 27.0)):     # a strip; a fan, which folds over itself
+        content = glb(corners=CORNERS[:4], faces=[(0, 1, 2)]).replace(
+            b', "indices": 1}', b',  "mode":   ' + mode + b"}")
+        (wall,) = read_mesh(write(content, "wall.glb")).solids
+        seen = shapely.union_all(shapely.polygons(wall.triangles[..., 1:]))
+        assert len(wall.triangles) == 2 and seen.area == pytest.approx(area)
+
+
 def test_gltf_needs_its_buffer_beside_it(write):
     document, buffer = gltf(uri="house.bin")
     path = write(json.dumps(document), "house.gltf")
@@ -268,7 +283,9 @@ def test_a_mesh_becomes_voxels(write):
     ("v 0 0 0\nv 1 x 0\n", "is broken"), ("v 0 0 0\nv 1 0 0\nv 2 0 0\nf 1 2 2\n", "area"),
     ("v 0 0 0\nv 1e9 0 0\nv 0 1 0\nf 1 2 3\n", "numbers for its corners"),
     (obj(CORNERS + DELFT), "map projection.*crs"), (obj(CORNERS + (0, 0, 1e5)), "heights"),
-    ("OFF\n8 12 0\n0 0 0\n", "announced"), (glb()[:40], "no faces, or is cut off"),
+    ("OFF\n8 12 0\n0 0 0\n", "announced"), (glb()[:40], "cannot be read as glTF.*cut off"),
+    (glb(nodes=[{"children": [0]}]), "node 0 is placed twice"),
+    (glb(faces=TRIANGLES + 4), "names corner 11 of 8"),
     ("hello\n", "no mesh"), ("", "no mesh"), ("{}", "no mesh"), (ply(faces=[]), "no mesh"),
     (b"ply\nformat ascii 1.0\nelement vertex many\nend_header\n", "broken PLY header"),
     (b"ply\nformat ascii 1.0\nelement ver", "no end")])
