@@ -71,7 +71,7 @@ class Evaluator:
     def __init__(self, grid: VoxelGrid, task: PatrolTask, weights=None,
                  coverage_floor_km2: float | None = None, table_mb: float = 256.0,
                  noise_weights=None, threads: int = 1):
-        if not (isinstance(threads, int) and 1 <= threads <= MOST_THREADS):
+        if type(threads) is not int or not 1 <= threads <= MOST_THREADS:
             raise ConfigError(f"threads must be a whole number from 1 to {MOST_THREADS}, got "
                               f"{threads!r}; the number of cores is a good one")
         self.task, self.grid = task, grid

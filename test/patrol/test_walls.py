@@ -104,31 +104,6 @@ def test_local_search_ends_where_the_exact_evaluator_says(city, terms_of):
         assert told.cost[1] <= before.cost[0]
 
 
-@pytest.mark.parametrize("terms_of, exact", [
-    (ALL, True), ({"coverage": "ground", "noise_model": "level"}, False)])
-def test_threads_change_nothing(city, terms_of, exact):
-    grid, task = city
-    one = Evaluator(grid, replace(task, **terms_of))
-    paths = one.straight() + np.random.default_rng(6).normal(0, (30, 30, 12), (180, 18, 3))
-    paths[7, 3, 1] = np.nan
-    one.exact = exact
-    told = one(paths)
-    for threads in (2, 5):
-        many = Evaluator(grid, one.task, threads=threads)
-        many.exact = exact
-        for _ in range(2):
-            again = many(paths)
-            for name, values in vars(told).items():
-                assert np.array_equal(values, getattr(again, name)), name
-        assert many.evaluations == 2 * len(paths)
-
-
-@pytest.mark.parametrize("threads", [0, -1, 1.5, "two", 1000])
-def test_threads_that_cannot_be(city, threads):
-    with pytest.raises(ConfigError, match="threads must be a whole number"):
-        Evaluator(*city, threads=threads)
-
-
 def test_a_plan_with_all_terms_comes_back_from_its_file(city, tmp_path):
     grid, task = city
     task = replace(task, **ALL)
