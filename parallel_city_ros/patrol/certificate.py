@@ -228,8 +228,7 @@ def noise_of(grid: VoxelGrid, task: PatrolTask, path, noise_weights=None) -> flo
     path = np.asarray(path, float)
     if task.noise_model == "level":
         places = terms.receptors(grid, task, noise_weights)
-        powers = (10 ** (terms.levels_db(task, path, places) / 10)).sum(axis=0)
-        return terms.exposure_db_ha(task, powers, places, len(path))
+        return terms.exposure_db_ha(task, terms.powers_at(task, path, places), places, len(path))
     if task.model == "paper":       # (9), to the letter: over the map's zero
         below = task.noise_altitude - path[:, 2]
         return float((below[below >= 0] - 1).sum())

@@ -105,8 +105,10 @@ class Evaluator:
 
     @property
     def view_cells(self) -> float:
-        """Cells that one point may see: the work of one view."""
-        return np.pi * (self.scene.camera.reach / self.scene.camera.cell + 1)**2
+        """Cells, runs of walls and receptors that one point may reach: the work of one view."""
+        scene = self.scene
+        return (np.pi * (scene.camera.reach / scene.camera.cell + 1)**2 + scene.walls.most
+                + len(scene.receptors))
 
     @property
     def reachable_km2(self) -> float:

@@ -103,8 +103,7 @@ def _noise(grid, task, path, noise_weights) -> np.ndarray:
     if task.noise_model != "level":
         return np.array([noise_of(grid, task, path[k:k + 1]) for k in range(len(path))])
     places = terms.receptors(grid, task, noise_weights)
-    powers = 10 ** (terms.levels_db(task, path, places) / 10)
-    whole = powers.sum(axis=0)
-    without = [terms.exposure_db_ha(task, np.maximum(whole - one, 0), places, len(path))
-               for one in powers]
-    return terms.exposure_db_ha(task, whole, places, len(path)) - np.array(without)
+    powers, n = terms.powers_at(task, path, places), len(path)
+    without = [terms.exposure_db_ha(task, np.maximum(
+        powers - terms.powers_at(task, path[k:k + 1], places), 0), places, n) for k in range(n)]
+    return terms.exposure_db_ha(task, powers, places, n) - np.array(without)

@@ -460,7 +460,7 @@ def view_walls(surface, runs, offsets, camera, x, y, z, course_x, course_y, span
     if not (0 <= u < surface.shape[0] and 0 <= v < surface.shape[1]):
         return found
     for p in range(max(0, int(floor((u - reach) / edge))),
-                   min(offsets.shape[0] - 1, int(floor((u + reach) / edge)) + 1)):
+                   min(offsets.shape[0], int(floor((u + reach) / edge)) + 1)):
         for q in range(max(0, int(floor((v - reach) / edge))),
                        min(offsets.shape[1] - 1, int(floor((v + reach) / edge)) + 1)):
             for w in range(offsets[p, q], offsets[p, q + 1]):

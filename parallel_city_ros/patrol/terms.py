@@ -96,11 +96,18 @@ def receptors(grid: VoxelGrid, task: PatrolTask, noise_weights=None) -> np.ndarr
     return np.array(found)
 
 
-def levels_db(task: PatrolTask, path, places) -> np.ndarray:
-    """(N, R) dB(A) at each place from each of (N, 3) track points."""
-    gap = np.linalg.norm(np.asarray(path, float)[:, None] - places[None, :, :3], axis=2)
-    gap = np.maximum(gap, 1.0)
+def levels_db(task: PatrolTask, point, places) -> np.ndarray:
+    """(R,) dB(A) at each place from a track point."""
+    gap = np.maximum(np.linalg.norm(places[:, :3] - point, axis=1), 1.0)
     return task.drone.sound_level - 20 * np.log10(gap) - task.air_absorption * (gap - 1)
+
+
+def powers_at(task: PatrolTask, path, places) -> np.ndarray:
+    """(R,) sums of 10^(L/10) over (N, 3) track points."""
+    total = np.zeros(len(places))
+    for point in np.asarray(path, float):
+        total += 10 ** (levels_db(task, point, places) / 10)
+    return total
 
 
 def exposure_db_ha(task: PatrolTask, powers, places, count: int) -> float:

@@ -116,8 +116,8 @@ def test_legs_say_what_silence_at_their_end_would_save(city):
     legs = explain(grid, task, path)
     whole = noise_of(grid, task, path)
     places = terms.receptors(grid, task)
-    powers = 10 ** (terms.levels_db(task, path, places) / 10)
-    left = terms.exposure_db_ha(task, np.delete(powers, k, axis=0).sum(axis=0), places, len(path))
+    powers = terms.powers_at(task, np.delete(path, k, axis=0), places)
+    left = terms.exposure_db_ha(task, powers, places, len(path))
     assert legs[k - 1].noise_m == pytest.approx(whole - left) and legs[k - 1].noise_m > 0
 
 

@@ -54,6 +54,27 @@ def test_what_is_seen_is_seen_voxel_by_voxel_too(city, look):
             told.sum() * grid.resolution**2 * 1e-6)
 
 
+@pytest.mark.parametrize("turn", range(4))
+def test_walls_at_every_border_of_the_map_are_seen(turn):
+    """What a block of chunks leaves over counts too."""
+    grid = VoxelGrid.from_dense(np.zeros((101, 101, 1), bool), np.zeros(3), 2.0,
+                                LocalFrame(60.0, 25.0))
+    middle, to = np.array([101.0, 101.0]), np.array([[0, -1], [1, 0]])
+    way = np.array([[-80.0, 50.0], [80.0, 50.0]])      # west to east, with the block on its left
+    for _ in range(turn):
+        way = way @ to.T
+    course = (way[1] - way[0]) / 160
+    ahead = middle + way.mean(axis=0) + 44 * (to @ course)
+    grid = grid.with_prism(shapely.box(*(ahead - 4), *(ahead + 4)), 0, 20)
+    ends = [(*(middle + end), 40.0) for end in way]
+    task = PatrolTask(start=ends[0], goal=ends[1], coverage="facades", track_points=8)
+    evaluate = Evaluator(grid, task)
+    path, walls = evaluate.straight(), Facades(grid)
+    slow = terms.walls_seen(walls, task, terms.cameras_along(task, path))
+    assert slow.sum() >= 4 * 8      # its side that faces the way
+    assert evaluate.walls_seen(path).sum() == slow.sum()
+
+
 def test_both_is_the_sum_and_the_checker_agrees(city):
     grid, task = city
     scores = {}
