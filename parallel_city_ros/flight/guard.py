@@ -32,6 +32,7 @@ CLIMB, DESCENT, LAND_SPEED, LAND_SLOWLY_M = 3.0, 1.5, 0.7, 8.0
 SLOWEST = 1.0           # m/s over ground that a drone is believed to make against the wind
 MEASURED_PERCENT = 3.0  # used since take-off, from where on consumption is believed
 FASTEST = 25.0          # m/s; what moves farther between two positions has jumped
+_SHOWN = {"pause": HOLD, "return": RETURN, "land": LAND}    # the mode that a command leads to
 AUTOMATIC = (MISSION, HOLD, RETURN, LAND, "TAKEOFF")     # other modes are a pilot's
 
 
@@ -276,7 +277,7 @@ class GuardWatch:
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="guard", daemon=True)
         self._active: set[str] = set()      # kinds of breaches that last
-        self._paused: set[str] = set()      # of which a hold was asked for, once
+        self._paused: set[str] = set()      # of which it has held: who resumes then is let go
         self._sent = ("", -math.inf, 0)     # command, wall time, how often
         self.reason = ""                    # of the newest command, for who tells about the flight
 
@@ -307,6 +308,10 @@ class GuardWatch:
         breaches = self._guard.look(t)
         kinds = {b.kind for b in breaches}
         self._paused &= kinds
+        if t.flight_mode == HOLD:
+            self._paused |= kinds
+        if t.flight_mode == _SHOWN.get(self._sent[0]):
+            self._sent = ("", -math.inf, 0)     # done; what comes next is new, and not waited with
         for breach in breaches:
             if breach.kind not in self._active:
                 logger.warning("guard: %s: %s", breach.message, breach.action)
@@ -320,10 +325,8 @@ class GuardWatch:
         action, mode = breach.action, t.flight_mode
         if action == "warn" or mode == LAND or (mode == RETURN and action != "land"):
             return
-        if action == "pause":
-            if breach.kind in self._paused or mode == HOLD:
-                return
-            self._paused.add(breach.kind)
+        if action == "pause" and breach.kind in self._paused:
+            return
         command, sent_at, times = self._sent
         if command == action:
             if found_at - sent_at < self._config.mode_timeout_s:

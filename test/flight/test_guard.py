@@ -164,6 +164,28 @@ def test_a_pilot_is_left_alone_and_a_pause_is_asked_for_once(grid, plan):
     assert sum(not e.commanded for e in events) == 1, "a breach that lasts is told once"
 
 
+def test_a_pause_that_was_lost_is_asked_for_again_and_a_new_breach_is_not_waited_with(grid, plan):
+    on = seen_at(plan, on_leg(plan))
+    off = seen_at(plan, on_leg(plan) + (0, 0, 9.0))
+    drone = Drone(off)                  # does not obey: nobody may have heard it
+    config = FlightConfig(mode_timeout_s=60.0, guard=GuardConfig(deviation_action="pause"))
+    guard = GuardWatch(Guard(plan, grid, config, HOME), drone, config)
+
+    def told(times):
+        guard.look_once()
+        wait_until(lambda: len(drone.told) == times)
+    told(1)
+    guard._sent = (*guard._sent[:1], -math.inf, 1)      # a while ago
+    drone.obeys = ("hold",)
+    told(2)
+    wait_until(lambda: drone.snapshot.flight_mode == "HOLD")
+    guard.look_once()
+    drone.snapshot = on                 # it is back, and resumed
+    guard.look_once()
+    drone.snapshot = off
+    told(3)
+
+
 def test_the_guard_goes_on_when_its_judgement_fails(grid, plan):
     drone = Drone(seen_at(plan, on_leg(plan) + (0, 0, 9.0)), obeys=("return",))
     good, drone.snapshot = drone.snapshot, None     # nothing that could be looked at

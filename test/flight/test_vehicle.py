@@ -26,7 +26,7 @@ DT = 0.02
 speeds = st.floats(-50, 50)
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(speeds, speeds, speeds, st.floats(-10, 10)), min_size=1, max_size=20),
        st.integers(0, 1000))
 def test_limits_are_kept_and_the_battery_only_drains(setpoints, seed):
@@ -46,7 +46,7 @@ def test_limits_are_kept_and_the_battery_only_drains(setpoints, seed):
             assert vehicle.energy_wh < charge and vehicle.position[2] >= 0
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(st.floats(0, 25), st.floats(-5, 5), st.floats(0.3, 20))
 def test_the_vehicle_takes_the_power_that_plans_are_reckoned_with(airspeed, climb, mass):
     theirs = power_w(airspeed, climb, Drone(mass=mass))
