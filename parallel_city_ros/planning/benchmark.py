@@ -67,9 +67,13 @@ def entrants() -> dict[str, Entrant]:
         "pymoo_nsga2 raw": Entrant("nsga2", PymooNsga2,
                                    LibraryConfig(population=100, use_spline=False)),
         "de_aco without graph": Entrant("de_aco", None, DeAcoConfig(use_graph=False)),
-        "de_aco without evolution": Entrant("de_aco", None, DeAcoConfig(evolution_share=0.0)),
-        "de_aco without pheromone": Entrant("de_aco", None, DeAcoConfig(use_pheromone=False)),
-        "de_aco without annealing": Entrant("de_aco", None, DeAcoConfig(evolution_share=1.0)),
+        "de_aco without graph, pheromone": Entrant("de_aco", None, DeAcoConfig(
+            use_graph=False, use_pheromone=False)),
+        "de_aco without graph, evolution": Entrant("de_aco", None, DeAcoConfig(
+            use_graph=False, evolution_share=0.0)),
+        "de_aco with evolution": Entrant("de_aco", None, DeAcoConfig(evolve_always=True)),
+        "de_aco without annealing": Entrant("de_aco", None, DeAcoConfig(
+            evolve_always=True, evolution_share=1.0)),
         "de with the seeds of de_aco": Entrant("de", SeededDe)}
 
 

@@ -1,10 +1,12 @@
 """The default planner: what differential evolution and the ants' layered graph do best, together.
 
-1. Seeds: dynamic programming over the layered graph of the ants, for several weightings of the
-   objectives; trees in bands of altitude; loops and waves where the way from start to goal is not
-   enough to see.
-2. Differential evolution, L-SHADE (Tanabe & Fukunaga 2014), on the controls of a B-spline; parents
-   are drawn by pheromone that good ones deposit generation by generation.
+1. Seeds: dynamic programming over layered graphs as the ants have, for several weightings of the
+   objectives, with layers close together and far apart: nodes are track points, and those left
+   over gather where it is quiet. Loops and waves where the way from start to goal is not enough
+   to see.
+2. Where there is no such graph, differential evolution, L-SHADE (Tanabe & Fukunaga 2014), on the
+   controls of a B-spline; parents are drawn by pheromone that good ones deposit generation by
+   generation.
 3. Annealed smooth bumps on the track points themselves (Kirkpatrick et al. 1983), exact, each
    re-evaluated in the points that it changes.
 
@@ -20,16 +22,25 @@ import numpy as np
 
 from parallel_city_ros.patrol.evaluator import Scores
 from parallel_city_ros.patrol.kernels import WIDTH_CLASSES, anneal
-from parallel_city_ros.planning.layered import VIEW_CELL_M, LayeredGraph, best_walk
+from parallel_city_ros.planning.layered import (
+    LATERAL_M,
+    RISE_M,
+    VIEW_CELL_M,
+    LayeredGraph,
+    best_walk,
+)
 from parallel_city_ros.planning.rrt import rrt_paths
-from parallel_city_ros.planning.search import Search, Steps, resample
+from parallel_city_ros.planning.search import Search, Steps, resample, smooth
+from parallel_city_ros.planning.spacing import filled
 from parallel_city_ros.planning.spline import BEYOND, Spline
 from parallel_city_ros.planning.wandering import round_paths, wandering_paths
 from parallel_city_ros.settings import check, setting
 
 FIRST_TREES = 4         # paths before the graph is made: something to fly in no time
 NOISE_WEIGHTS, COVERAGE_WEIGHTS = 16, (0.5, 1.0, 2.0)
+LAYER_STEPS_M = 20.0, 30.0, 40.0    # between layers, as long as there are points enough
 LINEARISATIONS = 6      # of F around a seed, each a dynamic programme
+TREE_SMOOTHING = 8      # passes, of the tree that a graph is laid along
 TUBES = (4.0, 2.5), (2.0, 1.25)    # m between nodes, aside and up, around the best walk
 FINE_VIEW_CELL_M = 2.0
 MEMORY = 6              # of L-SHADE
@@ -38,6 +49,7 @@ ARCHIVE = 1.4           # size of the archive in populations
 JITTER = np.array([12.0, 12.0, 5.0])    # m, of copies of seeds
 BUMP_LEVEL, BUMP_UP = 8.0, 5.0          # m, standard deviation at the beginning
 HEAT = 0.004, 3e-5      # of the annealing, as share of F
+WALK_HEAT = 0.0015      # at the beginning where it starts from a walk over the graph
 WIDEST_BUMP = 0.12      # half width, of the track points
 SLICE_CELLS = 1.7e7     # moves x points x cells of a view between two looks at the clock
 HALVINGS = (0.15, 0.35) # shares of the annealing after which the worse half of the paths is left
@@ -49,7 +61,9 @@ class DeAcoConfig:
     controls: int = setting(14, "free controls of the B-spline", low=4)
     evolution_share: float = setting(0.1, "share of the evaluations that the evolution has",
                                      low=0, high=1)
-    annealed: int = setting(2, "paths whose annealing begins", low=1)
+    evolve_always: bool = setting(False, "whether the evolution runs where the graph gave seeds, "
+                                  "too")
+    annealed: int = setting(2, "paths whose annealing begins without seeds of the graph", low=1)
     pheromone_importance: float = setting(4.0, "exponent when elites are drawn", low=0)
     evaporation_rate: float = setting(0.1, "per generation", low=0, high=1)
     use_graph: bool = setting(True, "whether the layered graph gives seeds")
@@ -60,6 +74,8 @@ class DeAcoConfig:
 
 
 class DeAco(Search):
+    _walked = False     # whether the graph gave seeds
+
     def steps(self) -> Steps:
         seeds = yield from self.seeds()
         yield from self.search(seeds)
@@ -85,7 +101,7 @@ class DeAco(Search):
     def search(self, seeds: _Seeds) -> Steps:
         """What follows the seeds."""
         evaluator, config, rng = self.evaluator, self.config, self.rng
-        if config.evolution_share > 0:
+        if config.evolution_share > 0 and (config.evolve_always or not self._walked):
             more = rrt_paths(evaluator, config.population // 4, rng, self.stopped)
             seeds.add(more, (yield more).cost)
             yield from self._evolve(seeds)
@@ -94,8 +110,35 @@ class DeAco(Search):
     # 1. seeds
 
     def _graph_seeds(self, seeds: _Seeds) -> Steps:
+        evaluator = self.evaluator
+        counts = LayeredGraph.layer_counts(evaluator.task, LAYER_STEPS_M)
+        walks = None
+        for count in counts:
+            graph = LayeredGraph.between_ends(evaluator, self.stopped, count)
+            found = yield from self._walks_over(graph, seeds)
+            if found.best is not None and (walks is None or found.best[0] < walks.best[0]):
+                walks = found
+        if walks is None and not self.stopped():    # the ends lie too deep: along the best tree
+            way = resample(smooth(seeds.best(1, apart=0.0)[0], TREE_SMOOTHING), counts[0] + 1)
+            found = yield from self._walks_over(LayeredGraph.around(
+                evaluator, way, LATERAL_M, RISE_M, self.stopped), seeds)
+            walks = found if found.best is not None else None
+        self._walked = walks is not None
+        for lateral, rise in TUBES:
+            if walks is None or self.stopped():
+                return
+            tube = _Walks(self, LayeredGraph.around(
+                evaluator, walks.best[1], lateral, rise, self.stopped), FINE_VIEW_CELL_M)
+            tube.weights = walks.weights[:1]
+            yield from self._linearise(tube, seeds, 2)
+            if tube.best is not None and tube.best[0] < walks.best[0]:
+                walks = tube
+
+    def _walks_over(self, graph: LayeredGraph, seeds: _Seeds
+                    ) -> Generator[np.ndarray, Scores, _Walks]:
+        """Walks for several weightings of the objectives."""
         evaluator, task = self.evaluator, self.evaluator.task
-        walks = _Walks(self, LayeredGraph.between_ends(evaluator, self.stopped), VIEW_CELL_M)
+        walks = _Walks(self, graph, VIEW_CELL_M)
         cell, camera = evaluator.grid.resolution, evaluator.scene.camera
         distance = float(np.linalg.norm(np.subtract(task.goal, task.start)))
         swath = 2 * min(camera.reach, task.max_altitude * camera.slope) * distance / cell**2
@@ -105,15 +148,7 @@ class DeAco(Search):
                 walks.add(share * swath, 1.05 * distance, level * (task.track_points + 2))
         yield from walks.scored(seeds)
         yield from self._linearise(walks, seeds, 4)
-        for lateral, rise in TUBES:
-            if walks.best is None or self.stopped():
-                return
-            tube = _Walks(self, LayeredGraph.around(
-                evaluator, walks.best[1], lateral, rise, self.stopped), FINE_VIEW_CELL_M)
-            tube.weights = walks.weights[:1]
-            yield from self._linearise(tube, seeds, 2)
-            if tube.best is not None and tube.best[0] < walks.best[0]:
-                walks = tube
+        return walks
 
     def _linearise(self, walks: _Walks, seeds: _Seeds, count: int) -> Steps:
         """F is a quotient: its logarithm is linear around a path, which gives the next weights."""
@@ -192,7 +227,8 @@ class DeAco(Search):
 
     def _anneal(self, seeds: _Seeds) -> Steps:
         evaluator, rng, scene = self.evaluator, self.rng, self.evaluator.scene
-        paths = list(seeds.best(self.config.annealed, apart=10.0))
+        count, heat_at_first = (1, WALK_HEAT) if self._walked else (self.config.annealed, HEAT[0])
+        paths = list(seeds.best(count, apart=10.0))
         n = evaluator.task.track_points + 2
         best = [path.copy() for path in paths]
         scores = [np.empty((2, 5)) for _ in paths]
@@ -211,7 +247,7 @@ class DeAco(Search):
                 now = min(moves, self.budget - evaluator.evaluations - 1)
                 if now <= 0:
                     break
-                heat = np.array([*HEAT, share, now / total])
+                heat = np.array([heat_at_first, HEAT[1], share, now / total])
                 tried = best[q].copy()
                 anneal(scene, paths[q], now, sizes, widths, heat, int(rng.integers(2**31)),
                        counts, arms[q], tried, scores[q])
@@ -258,9 +294,8 @@ class _Walks:
         """The walk that is best where an objective is dear by its inverse, if it is new."""
         if self._gains is None or self._search.stopped():
             return
-        per_node = (self._search.evaluator.task.track_points + 2) / (self._graph.layers + 1)
-        a, c = best_walk(self._graph, self._gains, self._lengths, self._noise, 1 / f2_m,
-                         per_node / f3, 1 / f1_cells)
+        a, c = best_walk(self._graph, self._gains, self._lengths, self._noise, 1 / f2_m, 1 / f3,
+                         1 / f1_cells)
         if (key := a.tobytes() + c.tobytes()) not in self._known:
             self._known.add(key)
             self.found.append(self._graph.path(a, c))
@@ -270,7 +305,7 @@ class _Walks:
         if not self.found:
             return
         task, cell = self._search.evaluator.task, self._search.evaluator.grid.resolution
-        paths = np.array([resample(walk, task.track_points + 2) for walk in self.found])
+        paths = np.array([filled(walk, self._search.evaluator) for walk in self.found])
         scores = yield paths
         seeds.add(paths, scores.cost)
         order = np.argsort(scores.cost, kind="stable")

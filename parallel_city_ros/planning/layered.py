@@ -1,15 +1,15 @@
 """Layered graph between start and goal, as ants walk it, and dynamic programming over it.
 
-Layer k lies across the line from start to goal; its nodes are offsets to the side and heights
-above ground. Moves go to the next layer by so few nodes to the side that the course stays within
-half the largest turn of the line's: any two of them then keep the turn. Climb, speed, clearance
-and map are checked for every edge.
+Layer k lies across the line from start to goal, or across a path; its nodes are offsets to the
+side and heights. Moves go to the next layer by so few nodes to the side that the course stays
+within half the largest turn of the line's: any two of them then keep the turn. Climb, speed,
+clearance and map are checked for every edge.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import cos, radians, tan
+from math import radians, tan
 
 import numpy as np
 from numba import njit
@@ -18,6 +18,7 @@ from parallel_city_ros.patrol.evaluator import Evaluator
 from parallel_city_ros.patrol.kernels import layer_edges, popcount, views
 from parallel_city_ros.patrol.scene import tallest_over
 from parallel_city_ros.patrol.table import bit_planes, record_words
+from parallel_city_ros.patrol.task import PatrolTask
 
 LATERAL_M = 8.0         # between two nodes of a layer
 RISE_M = 5.0
@@ -43,35 +44,43 @@ class LayeredGraph:
     """
 
     def __init__(self, evaluator: Evaluator, nodes: np.ndarray, moves: np.ndarray, first, last,
-                 stopped: Callable[[], bool] = lambda: False):
+                 stopped: Callable[[], bool] = lambda: False, stretch: float = 1.0,
+                 courses: np.ndarray | None = None, bends: np.ndarray | None = None):
         task, scene, self._evaluator = evaluator.task, evaluator.scene, evaluator
         self.nodes, self.moves, self.first, self.last = nodes, moves, first, last
         nodes[0][first], nodes[-1][last] = task.start, task.goal
         self.layers = n = len(nodes) - 1
         self.free = np.zeros((n, *nodes.shape[1:3], len(moves)), bool)
         self.complete = False
-        # the path is resampled to the task's points, so that legs of the graph may be longer
-        longest = scene.limits.longest_leg * max(1.0, 0.95 * (task.track_points + 1) / n)
+        longest = scene.limits.longest_leg * max(1.0, stretch)
         wider = scene._replace(limits=scene.limits._replace(longest_leg=longest))
         for k in range(n):
             if stopped():
                 return
             layer_edges(wider, nodes[k], nodes[k + 1], moves, self.free[k])
-        _keep_straight(self.free, nodes, moves, *np.subtract(task.goal, task.start)[:2],
-                       cos(radians(min(task.drone.max_turn_deg, WIDEST_TURN_DEG) / 2)))
+        if courses is None:
+            courses = np.tile(np.subtract(task.goal, task.start)[:2], (n, 1))
+            bends = np.full(n, _most_turn(task) / 2)
+        _keep_course(self.free, nodes, moves, courses, np.cos(bends))
         _keep_reachable(self.free, moves, *first, *last)
         self.complete = True
 
     @classmethod
-    def between_ends(cls, evaluator: Evaluator, stopped=lambda: False) -> LayeredGraph:
-        """Over all the map that a path from start to goal may come to."""
+    def between_ends(cls, evaluator: Evaluator, stopped=lambda: False, layers: int | None = None
+                     ) -> LayeredGraph:
+        """Over all the map that a path from start to goal may come to.
+
+        layers : some number of them, so that nodes can be track points; by default, for walks
+            that are resampled to the task's points, as many as are SHORTEST_M apart, and legs
+            that are the longer for it
+        """
         task = evaluator.task
         start, goal = np.array(task.start, float), np.array(task.goal, float)
         line = (goal - start)[:2]
         distance = max(float(np.hypot(*line)), 1e-9)
-        n = max(2, min(task.track_points + 1, int(distance / SHORTEST_M)))
+        n = layers or cls.layer_counts(task, (SHORTEST_M,))[0]
         step = distance / n
-        side_slope = tan(radians(min(task.drone.max_turn_deg, WIDEST_TURN_DEG)) / 2)
+        side_slope = tan(_most_turn(task) / 2)
         # the goal is reached from anywhere that half the way leads to
         widest = min(WIDEST_M, 0.5 * distance * side_slope)
         heights = np.arange(task.min_altitude, task.max_altitude + 1e-9, RISE_M)
@@ -88,24 +97,38 @@ class LayeredGraph:
         nodes[..., 2] = evaluator.band(nodes)[0] - task.min_altitude + heights
         first = half, _nearest(nodes[0, half, :, 2], start[2])
         last = half, _nearest(nodes[n, half, :, 2], goal[2])
-        return cls(evaluator, nodes, _moves(most_side, most_rise), first, last, stopped)
+        stretch = 1.0 if layers else 0.95 * (task.track_points + 1) / n
+        return cls(evaluator, nodes, _moves(most_side, most_rise), first, last, stopped, stretch)
+
+    @staticmethod
+    def layer_counts(task: PatrolTask, steps_m) -> list[int]:
+        """Numbers of layers about so far apart, without those that are the same."""
+        distance = float(np.hypot(*np.subtract(task.goal, task.start)[:2]))
+        return list(dict.fromkeys(
+            max(2, min(task.track_points + 1, int(distance / step))) for step in steps_m))
 
     @classmethod
     def around(cls, evaluator: Evaluator, path: np.ndarray, lateral: float, rise: float,
                stopped=lambda: False) -> LayeredGraph:
         """In a tube around the (K + 1, 3) nodes of a path, finer; metres between nodes."""
         task = evaluator.task
-        line = np.subtract(task.goal, task.start)[:2]
-        across = np.array([-line[1], line[0]]) / max(float(np.hypot(*line)), 1e-9)
+        courses = np.diff(path[:, :2], axis=0)
+        course = np.unwrap(np.arctan2(courses[:, 1], courses[:, 0]))
+        # two legs may each use half of what their corner leaves of the largest turn
+        spare = np.maximum(0.0, _most_turn(task) - np.abs(np.diff(course))) / 2
+        bends = np.minimum(np.r_[_most_turn(task) / 2, spare], np.r_[spare, _most_turn(task) / 2])
+        at = (np.r_[course[0], course] + np.r_[course, course[-1]]) / 2
+        across = np.stack([-np.sin(at), np.cos(at)], axis=1)
         sides = (np.arange(2 * TUBE_SIDE + 1) - TUBE_SIDE) * lateral
         heights = (np.arange(2 * TUBE_UP + 1) - TUBE_UP) * rise
         nodes = np.empty((len(path), len(sides), len(heights), 3))
         nodes[:] = path[:, None, None, :]
-        nodes[..., :2] += (sides[:, None] * across)[None, :, None, :]
+        nodes[..., :2] += sides[None, :, None, None] * across[:, None, None, :]
         nodes[..., 2] += heights
         nodes[..., 2] = np.clip(nodes[..., 2], *evaluator.band(nodes))
         middle = TUBE_SIDE, TUBE_UP
-        return cls(evaluator, nodes, _moves(TUBE_MOVE, TUBE_MOVE), middle, middle, stopped)
+        return cls(evaluator, nodes, _moves(TUBE_MOVE, TUBE_MOVE), middle, middle, stopped,
+                   courses=courses, bends=bends)
 
     @property
     def connected(self) -> bool:
@@ -164,6 +187,11 @@ def best_walk(graph: LayeredGraph, gains, lengths, noise, per_metre: float, per_
                       per_cell, *graph.first, *graph.last)
 
 
+def _most_turn(task: PatrolTask) -> float:
+    """Radians between two legs that the graph makes use of."""
+    return radians(min(task.drone.max_turn_deg, WIDEST_TURN_DEG))
+
+
 def _moves(side: int, up: int) -> np.ndarray:
     return np.array([(a, c) for a in range(-side, side + 1) for c in range(-up, up + 1)])
 
@@ -173,11 +201,12 @@ def _nearest(heights, z) -> int:
 
 
 @njit(cache=True, nogil=True)
-def _keep_straight(free, nodes, moves, east, north, least_cos):
-    """Takes away the edges whose course is more than half a turn off that from start to goal."""
+def _keep_course(free, nodes, moves, courses, least_cos):
+    """Takes away the edges that are too far off the course (east, north) of their layer."""
     n, width, height, count = free.shape
-    far = np.sqrt(east * east + north * north)
     for k in range(n):
+        east, north = courses[k]
+        far = np.sqrt(east * east + north * north)
         for a in range(width):
             for c in range(height):
                 for m in range(count):
@@ -186,7 +215,7 @@ def _keep_straight(free, nodes, moves, east, north, least_cos):
                         dx = nodes[k + 1, b, d, 0] - nodes[k, a, c, 0]
                         dy = nodes[k + 1, b, d, 1] - nodes[k, a, c, 1]
                         along = dx * east + dy * north
-                        if along < (least_cos - 1e-9) * np.sqrt(dx * dx + dy * dy) * far:
+                        if along < (least_cos[k] - 1e-9) * np.sqrt(dx * dx + dy * dy) * far:
                             free[k, a, c, m] = False
 
 
