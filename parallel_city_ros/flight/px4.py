@@ -13,6 +13,9 @@ from parallel_city_ros.errors import LinkError, SetupError
 
 STOP_S = 5.0
 MODELS = {"sih": "sihsim_quadx", "gazebo": "gz_x500"}
+# Vehicle seconds that a slow ground station needs; in a quick simulation it needs more of them.
+PATIENCE = {"COM_DISARM_PRFLT": 10, "COM_DL_LOSS_T": 10}
+MOST_PATIENCE = 300
 HOW_TO_GET = (
     "PX4 is not installed here. Either build it (git clone --recursive "
     "https://github.com/PX4/PX4-Autopilot, then make px4_sitl in it) and give its folder "
@@ -58,6 +61,9 @@ class Px4Sitl:
                 "sih": "sihsim", "gazebo": "gz"}[simulator],
             "PX4_HOME_LAT": repr(float(home[0])), "PX4_HOME_LON": repr(float(home[1])),
             "PX4_HOME_ALT": repr(float(home[2])), "PX4_SIM_SPEED_FACTOR": f"{speed_factor:g}"}
+        if speed_factor > 1:
+            self.environment |= {f"PX4_PARAM_{name}": f"{min(s * speed_factor, MOST_PATIENCE):g}"
+                                 for name, s in PATIENCE.items()}
         if simulator == "gazebo":
             self.environment["PX4_GZ_MODEL_POSE"] = ",".join(f"{v:.2f}" for v in place)
         self._process: subprocess.Popen | None = None

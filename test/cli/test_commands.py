@@ -13,6 +13,7 @@ import pytest
 from parallel_city_ros.city.ground import two_ends
 from parallel_city_ros.city.osm import helsinki_file, read_osm
 from parallel_city_ros.city.voxels import voxelise
+from parallel_city_ros.cli.main import main
 
 HELSINKI = str(helsinki_file())
 # Open ground at both ends, where a drone can take off and land.
@@ -24,6 +25,15 @@ def run(*arguments, timeout=120, **options):
     code = "from parallel_city_ros.cli.main import main; main()"
     return subprocess.run([sys.executable, "-c", code, *map(str, arguments)], text=True,
                           capture_output=True, timeout=timeout, **options)
+
+
+def here(capsys, monkeypatch, *arguments):
+    """What ends before it works, in this process: (exit code, stdout, stderr)."""
+    monkeypatch.setattr(sys, "argv", ["parallel-city", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    out, err = capsys.readouterr()
+    return ended.value.code, out, err
 
 
 def osm(folder, *buildings):
@@ -42,12 +52,12 @@ def osm(folder, *buildings):
     return file
 
 
-def test_help_names_every_command_and_is_quick_to_import():
+def test_help_names_every_command_and_is_quick_to_import(capsys, monkeypatch):
     shown = run("--help")
     assert shown.returncode == 0
     for name in ("demo", "doctor", "city", "plan", "fly"):
         assert name in shown.stdout
-        assert run(name, "--help").returncode == 0
+        assert here(capsys, monkeypatch, name, "--help")[0] == 0
     code = ("import sys; from parallel_city_ros.cli.main import main\n"
             "assert not {'numba', 'rclpy', 'matplotlib', 'open3d'} & set(sys.modules)")
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -70,10 +80,11 @@ def test_plan_writes_a_certified_plan_and_a_picture(planned):
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
-def test_same_seed_same_route(planned, tmp_path):
-    again = run("plan", HELSINKI, *ROUTE, "--budget", 400, "--seed", 2, "--json", "-o",
-                tmp_path / "again.json")
-    assert json.loads(again.stdout)["plan"]["path"] == planned[2]["plan"]["path"]
+def test_same_seed_same_route(planned, tmp_path, capsys, monkeypatch):
+    """In another process than the first."""
+    code, out, _ = here(capsys, monkeypatch, "plan", HELSINKI, *ROUTE, "--budget", 400, "--seed",
+                        2, "--json", "-o", tmp_path / "again.json")
+    assert code == 0 and json.loads(out)["plan"]["path"] == planned[2]["plan"]["path"]
 
 
 def test_a_plan_is_flown(planned, tmp_path):
@@ -96,36 +107,39 @@ def test_a_plan_is_flown(planned, tmp_path):
     (("plan", HELSINKI, "--from", "9999,0,60", "--to", "600,700,60"), "outside the map"),
     (("city", "info", "nowhere.pbf"), "nowhere.pbf"),
     (("fly", "nowhere.json"), "nowhere.json"), (("demo", "--city", "nowhere.osm"), "nowhere.osm")])
-def test_bad_input_is_named_and_ends_with_2(arguments, words, tmp_path):
-    done = run(*arguments, cwd=tmp_path)
-    assert done.returncode == 2 and words in done.stderr, done.stderr
-    assert "Traceback" not in done.stderr and done.stdout == ""
+def test_bad_input_is_named_and_ends_with_2(arguments, words, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = here(capsys, monkeypatch, *arguments)
+    assert code == 2 and words in err, err
+    assert "Traceback" not in err and out == ""
     assert not [p for p in tmp_path.rglob("*") if p.is_file() and p.suffix in (".json", ".part")]
 
 
-def test_errors_are_one_json_object_too(tmp_path):
-    done = run("fly", tmp_path / "no.json", "--json")
-    assert done.returncode == 2 and "no.json" in json.loads(done.stdout)["error"]
+def test_errors_are_one_json_object_too(tmp_path, capsys, monkeypatch):
+    code, out, _ = here(capsys, monkeypatch, "fly", tmp_path / "no.json", "--json")
+    assert code == 2 and "no.json" in json.loads(out)["error"]
 
 
-def test_a_start_inside_a_building_names_it_and_a_safe_altitude(tmp_path):
+def test_a_start_inside_a_building_names_it_and_a_safe_altitude(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     file = osm(tmp_path, (0, 0, 40, 40, 50), (300, 300, 320, 320, 10))
-    done = run("plan", file, "--from", "20,20,30", "--to", "200,200,60", cwd=tmp_path)
-    assert done.returncode == 2
-    assert "way/1" in done.stderr and "raise it to" in done.stderr, done.stderr
-    safe = float(done.stderr.split("raise it to ")[1].split(" m")[0])
-    done = run("plan", file, "--from", f"20,20,{safe}", "--to", "200,200,60", "--budget", 100,
-               cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "no drone can take off at the start" in done.stderr
+    code, _, err = here(capsys, monkeypatch, "plan", file, "--from", "20,20,30", "--to",
+                        "200,200,60")
+    assert code == 2 and "way/1" in err and "raise it to" in err, err
+    safe = float(err.split("raise it to ")[1].split(" m")[0])
+    code, _, err = here(capsys, monkeypatch, "plan", file, "--from", f"20,20,{safe}", "--to",
+                        "200,200,60", "--budget", 100)
+    assert code == 0, err
+    assert "no drone can take off at the start" in err
 
 
-def test_no_path_possible(tmp_path):
+def test_no_path_possible(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     wall = osm(tmp_path, (0, 100, 400, 120, 200), (0, 0, 20, 20, 10), (380, 300, 400, 320, 10))
-    done = run("plan", wall, "--from", "200,50,60", "--to", "200,200,60", "--budget", 60,
-               "--time", 10, "--track-points", 8, "--json", cwd=tmp_path)
-    assert done.returncode == 1
-    assert json.loads(done.stdout)["status"] in ("no_valid_path", "timeout")
+    code, out, _ = here(capsys, monkeypatch, "plan", wall, "--from", "200,50,60", "--to",
+                        "200,200,60", "--budget", 60, "--time", 10, "--track-points", 8, "--json")
+    assert code == 1
+    assert json.loads(out)["status"] in ("no_valid_path", "timeout")
     assert not (tmp_path / "plan.json").exists()
 
 
@@ -135,14 +149,15 @@ def test_a_plan_of_another_city_is_not_flown(planned, tmp_path):
     assert done.returncode == 1 and "another map" in done.stdout
 
 
-def test_a_port_in_use_and_a_drone_that_is_not_there(planned):
+def test_a_port_in_use_and_a_drone_that_is_not_there(planned, capsys, monkeypatch):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
         taken.bind(("127.0.0.1", 0))
         address = f"udpin://127.0.0.1:{taken.getsockname()[1]}"
-        done = run("fly", planned[0], "--autopilot", address)
-        assert done.returncode == 2 and str(taken.getsockname()[1]) in done.stderr
-    done = run("fly", planned[0], "--autopilot", address, "--connect-timeout-s", 1)
-    assert done.returncode == 2 and "no autopilot was heard" in done.stderr
+        code, _, err = here(capsys, monkeypatch, "fly", planned[0], "--autopilot", address)
+        assert code == 2 and str(taken.getsockname()[1]) in err
+    code, _, err = here(capsys, monkeypatch, "fly", planned[0], "--autopilot", address,
+                        "--connect-timeout-s", 1)
+    assert code == 2 and "no autopilot was heard" in err
 
 
 def test_doctor_names_what_is_there():
@@ -156,10 +171,13 @@ def test_doctor_names_what_is_there():
 def test_ctrl_c_in_flight_brings_the_drone_home(planned, tmp_path):
     code = "from parallel_city_ros.cli.main import main; main()"
     process = subprocess.Popen(
-        [sys.executable, "-c", code, "fly", str(planned[0]), "--speed-factor", "5", "--json",
-         "-o", str(tmp_path / "flown.json")], text=True, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE)
-    time.sleep(9.0)         # in the air: 45 s of vehicle time
+        [sys.executable, "-c", code, "fly", str(planned[0]), "--speed-factor", "20", "--json",
+         "-o", str(tmp_path / "flown.json"), "--log", str(tmp_path / "log")], text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    deadline, log = time.monotonic() + 60.0, tmp_path / "log.jsonl"
+    while not (log.exists() and '"on_patrol"' in log.read_text()):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=90)
     told = json.loads(out)
@@ -179,19 +197,22 @@ def test_a_plan_whose_frame_was_changed_is_not_flown(planned, tmp_path):
     assert done.returncode == 1 and "frame" in done.stdout
 
 
-def test_a_plan_with_events_that_the_city_file_lacks_is_not_flown(planned, tmp_path):
+def test_a_plan_with_events_that_the_city_file_lacks_is_not_flown(
+        planned, tmp_path, capsys, monkeypatch):
     values = json.loads(planned[0].read_text()) | {"map_update": 3}
     newer = tmp_path / "newer.json"
     newer.write_text(json.dumps(values))
-    done = run("fly", newer)
-    assert done.returncode == 2 and "update 3" in done.stderr
+    code, _, err = here(capsys, monkeypatch, "fly", newer)
+    assert code == 2 and "update 3" in err
 
 
 @pytest.mark.parametrize("arguments", [("plan", HELSINKI, *ROUTE, "-o", "no/where/p.json"),
                                        ("fly", "x.json", "-o", "no/where/f.json")])
-def test_files_that_cannot_be_written_are_named_before_the_work(arguments, tmp_path):
-    done = run(*arguments, cwd=tmp_path)
-    assert done.returncode == 2 and "no/where" in done.stderr
+def test_files_that_cannot_be_written_are_named_before_the_work(
+        arguments, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = here(capsys, monkeypatch, *arguments)
+    assert code == 2 and "no/where" in err
 
 
 def test_settings_that_leave_the_certified_tube_are_refused(planned):

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import BRISK, crane, make_plan
+from conftest import BRISK, PATIENT, crane, make_plan
 from test_simulator import wait_until
 
 from parallel_city_ros.errors import LinkError, RefusedError
@@ -35,6 +35,39 @@ EXECUTOR = (
     "    autopilot.connect(sys.argv[2], 15.0)\n"
     "    PatrolFlight(plan, grid, autopilot, FlightConfig()).run(\n"
     "        lambda p: print(p.state.value, p.waypoint, flush=True))\n")
+
+
+@pytest.fixture(scope="module")
+def standing(grid):
+    """A drone that does not leave the ground: all tests of what is refused share it."""
+    lat, lon, _ = grid.frame.to_wgs84((30.0, 50.0, 0.0))
+    with SimulatedAutopilot((lat, lon, 17.0), speed_factor=20.0, seed=3,
+                            options=PATIENT) as simulator, Autopilot() as autopilot:
+        autopilot.connect(simulator.address, 15.0)
+        yield simulator, autopilot
+
+
+@pytest.fixture
+def stay(grid, plan, standing):
+    """stay(fault, undo, **config): the outcome and all progress of a flight that is not begun."""
+
+    def run(fault="", undo="", cancelled=None, **config):
+        simulator, autopilot = standing
+        seen = []
+        if fault:
+            simulator.inject(fault)
+        try:
+            outcome = PatrolFlight(plan, grid, autopilot, FlightConfig(**config)).run(
+                seen.append, cancelled)
+        finally:
+            if undo:
+                simulator.inject(undo)
+                wait_until(lambda: autopilot.snapshot.healthy and not autopilot.snapshot.armed
+                           and autopilot.snapshot.battery_percent > 90)
+        assert len(outcome.flown) == 0 and FlightState.TAKING_OFF not in states(seen)
+        return outcome, seen
+
+    return run
 
 
 def states(seen):
@@ -207,9 +240,9 @@ def test_a_blocked_route_is_waited_at_until_the_map_is_free_and_cancel_comes_hom
     assert ended_at(outcome, (30.0, 50.0)), outcome.flown[-1]
 
 
-def test_cancel_before_take_off_flies_nothing(fly):
-    outcome, _ = fly(cancelled=lambda: True)
-    assert outcome.status is FlightStatus.CANCELLED and len(outcome.flown) == 0
+def test_cancel_before_take_off_flies_nothing(stay):
+    outcome, _ = stay(cancelled=lambda: True)
+    assert outcome.status is FlightStatus.CANCELLED
 
 
 def test_landing_on_request_is_here_and_now(plan, fly):
@@ -288,17 +321,16 @@ def test_a_dead_link_is_given_up_and_says_where_the_drone_was(fly):
     assert "link has been lost" in outcome.message and "last seen" in outcome.message
 
 
-def test_refusal_to_arm_fails_with_the_drones_words(fly):
-    outcome, _ = fly("--refuse-arm", retries=1)
+def test_refusal_to_arm_fails_with_the_drones_words(stay):
+    outcome, _ = stay("refuse_arm", "refuse_arm on=0", retries=1)
     assert outcome.status is FlightStatus.FAILED
     assert "arming" in outcome.message and "denied" in outcome.message.lower()
-    assert len(outcome.flown) == 0
 
 
-def test_refusal_of_mission_mode_fails_and_disarms(fly):
-    outcome, seen = fly("--refuse-mode", retries=1)
+def test_refusal_of_mission_mode_fails_and_disarms(stay):
+    outcome, seen = stay("refuse_mode", "refuse_mode on=0", retries=1)
     assert outcome.status is FlightStatus.FAILED and "mission mode" in outcome.message
-    assert seen[-1].state is FlightState.FAILED and len(outcome.flown) == 0
+    assert seen[-1].state is FlightState.FAILED
 
 
 def test_a_mode_that_is_acknowledged_but_not_taken_is_asked_for_again(fly):
@@ -316,15 +348,22 @@ def test_a_mode_that_is_never_taken_fails(fly):
     assert outcome.status is FlightStatus.FAILED and "telemetry does not show" in outcome.message
 
 
-@pytest.mark.parametrize("options, words, where", [
-    (("--battery-percent=30",), "charge", (30.0, 50.0)), ((), "30 m high", (190.0, 70.0))])
-def test_flights_that_are_not_begun(fly, options, words, where):
-    outcome, _ = fly(*options, at=where)
-    assert outcome.status is FlightStatus.REFUSED and words in outcome.message
+def test_a_low_battery_is_not_taken_off_with(stay, standing):
+    standing[0].inject("battery percent=30")
+    wait_until(lambda: standing[1].snapshot.battery_percent < 31)
+    outcome, _ = stay("", "battery percent=100")
+    assert outcome.status is FlightStatus.REFUSED and "charge" in outcome.message
 
 
-def test_a_drone_that_does_not_become_ready_says_what_is_missing(fly):
-    outcome, _ = fly("--battery-percent=5", health_timeout_s=1.0)
+def test_from_inside_a_building_it_is_not_begun(fly):
+    outcome, _ = fly(at=(190.0, 70.0))
+    assert outcome.status is FlightStatus.REFUSED and "30 m high" in outcome.message
+
+
+def test_a_drone_that_does_not_become_ready_says_what_is_missing(stay, standing):
+    standing[0].inject("battery percent=5")
+    wait_until(lambda: not standing[1].snapshot.healthy)
+    outcome, _ = stay("", "battery percent=100", health_timeout_s=1.0)
     assert outcome.status is FlightStatus.FAILED and "arming checks" in outcome.message
 
 
@@ -401,16 +440,15 @@ def test_a_second_executor_finds_the_drone_of_one_that_was_killed_and_goes_on(
     assert ended_at(outcome, plan.path[-1, :2])
 
 
-@pytest.mark.parametrize("option, words", [
-    ("--stuck-params", "parameter GF_MAX_HOR_DIST"), ("--refuse-arm", "arming")])
-def test_what_the_drone_will_not_do_is_said_and_nothing_is_flown(fly, option, words):
-    outcome, seen = fly(option, retries=1)
-    assert outcome.status is FlightStatus.FAILED and words in outcome.message
+def test_parameters_that_cannot_be_set_are_said_and_nothing_is_flown(fly):
+    outcome, seen = fly("--stuck-params", retries=1)
+    assert outcome.status is FlightStatus.FAILED
+    assert "parameter GF_MAX_HOR_DIST" in outcome.message
     assert len(outcome.flown) == 0 and FlightState.TAKING_OFF not in states(seen)
 
 
-def test_a_plan_far_from_the_drone_is_refused(fly):
-    outcome, _ = fly(max_home_distance=5.0)
+def test_a_plan_far_from_the_drone_is_refused(stay):
+    outcome, _ = stay(max_home_distance=5.0)
     assert outcome.status is FlightStatus.REFUSED and "move the drone" in outcome.message
 
 
@@ -423,29 +461,29 @@ def test_only_the_right_drone_and_only_px4_is_flown(grid):
                 autopilot.connect(simulator.address, 10.0, system_id=system_id)
 
 
-def test_two_executors_cannot_share_an_address(drone):
-    with drone() as (simulator, _), Autopilot() as second:
-        with pytest.raises(LinkError, match="another port"):
-            second.connect(simulator.address, 5.0)
+def test_two_executors_cannot_share_an_address(standing):
+    with Autopilot() as second, pytest.raises(LinkError, match="another port"):
+        second.connect(standing[0].address, 5.0)
 
 
-def test_a_mission_of_2000_points_is_carried_and_one_of_equal_points_refused(grid, plan, drone):
+def test_a_mission_of_2000_points_is_carried_and_one_of_equal_points_refused(
+        grid, plan, standing):
     items = patrol_mission(np.repeat(plan.path, 170, axis=0)[:2000], np.array([30.0, 50.0, 5.0]),
                            grid.frame, FlightConfig())
-    with drone() as (_, autopilot):
-        autopilot.upload_mission(items, 60.0)
-        assert len(autopilot.download_mission(60.0)) == 2003
-        with pytest.raises(RefusedError, match="too many"):
-            autopilot.upload_mission(items * 5, 60.0)   # 10,000 fit
-        many = replace(plan, path=np.linspace(plan.path[0], plan.path[-1], 2000))
-        outcome = PatrolFlight(many, grid, autopilot, FlightConfig()).run()
-        assert outcome.status is FlightStatus.REFUSED and "duration" in outcome.message
-        still = replace(plan, path=np.repeat(plan.path[:1], 12, axis=0))
-        outcome = PatrolFlight(still, grid, autopilot, FlightConfig()).run()
+    autopilot = standing[1]
+    autopilot.upload_mission(items, 60.0)
+    assert len(autopilot.download_mission(60.0)) == 2003
+    with pytest.raises(RefusedError, match="too many"):
+        autopilot.upload_mission(items * 5, 60.0)   # 10,000 fit
+    many = replace(plan, path=np.linspace(plan.path[0], plan.path[-1], 2000))
+    outcome = PatrolFlight(many, grid, autopilot, FlightConfig()).run()
+    assert outcome.status is FlightStatus.REFUSED and "duration" in outcome.message
+    still = replace(plan, path=np.repeat(plan.path[:1], 12, axis=0))
+    outcome = PatrolFlight(still, grid, autopilot, FlightConfig()).run()
     assert outcome.status is FlightStatus.REFUSED and "horizontal step" in outcome.message
 
 
-def test_a_plan_without_a_valid_certificate_is_refused(grid, plan, fly):
+def test_a_plan_without_a_valid_certificate_is_refused(grid, plan):
     bare = replace(plan, certificate=replace(plan.certificate, checks=()))
     broken = replace(plan, certificate=replace(plan.certificate, checks=tuple(
         replace(c, margin=-1.0) for c in plan.certificate.checks)))
@@ -454,7 +492,7 @@ def test_a_plan_without_a_valid_certificate_is_refused(grid, plan, fly):
         assert outcome.status is FlightStatus.REFUSED and "certificate" in outcome.message
 
 
-def test_rally_points_of_somebody_else_are_cleared(grid, plan, drone):
+def test_rally_points_of_somebody_else_are_cleared(grid, standing):
     """PX4 would return to the nearest of them instead of home."""
     import asyncio
 
@@ -463,9 +501,9 @@ def test_rally_points_of_somebody_else_are_cleared(grid, plan, drone):
     rally = RawItem(seq=0, frame=3, command=5100, current=0, autocontinue=0, param1=0.0,
                     param2=0.0, param3=0.0, param4=0.0, x=round(lat * 1e7), y=round(lon * 1e7),
                     z=20.0, mission_type=2)
-    with drone() as (_, autopilot):
-        asyncio.run_coroutine_threadsafe(
-            autopilot._mission.upload_rally_points([rally]), autopilot._loop).result(10)
-        assert len(autopilot._rally_points()) == 1
-        autopilot.clear_rally_points()
-        assert autopilot._rally_points() == []
+    autopilot = standing[1]
+    asyncio.run_coroutine_threadsafe(
+        autopilot._mission.upload_rally_points([rally]), autopilot._loop).result(10)
+    assert len(autopilot._rally_points()) == 1
+    autopilot.clear_rally_points()
+    assert autopilot._rally_points() == []

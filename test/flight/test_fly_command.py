@@ -16,6 +16,7 @@ from test_simulator import wait_until
 from parallel_city_ros.city.ground import two_ends
 from parallel_city_ros.city.readers import read_city
 from parallel_city_ros.city.voxels import voxelise
+from parallel_city_ros.cpss.resume import rest_of_plan
 from parallel_city_ros.errors import ConfigError, LinkError, SetupError
 from parallel_city_ros.flight.autopilot import Autopilot
 from parallel_city_ros.flight.fleet import FleetMission, Separation, crossings
@@ -82,6 +83,53 @@ def test_a_flight_is_logged_and_told_again(plans, tmp_path):
         assert run("replay", f"{name}.tlog", "--send", f"127.0.0.1:{port}").returncode == 0
         station.setblocking(False)
         assert station.recv(4096)[0] == 0xFD
+
+
+def test_after_a_change_of_the_battery_the_rest_is_flown(plans, tmp_path):
+    """The battery brings it home; the same plan goes on where something is left to see."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    done = run("fly", plans[0], "--speed-factor", 20, "--log", first, "--json",
+               "--min-battery-percent", 99.8, "--reserve-battery-percent", 97.2)
+    assert json.loads(done.stdout)["status"] == "returned", done.stderr
+    assert "battery" in json.loads(done.stdout)["message"]
+    done = run("fly", plans[0], "--speed-factor", 20, "--resume", f"{first}.jsonl", "--log",
+               second, "--json")
+    assert done.returncode == 0 and "resumed at waypoint" in done.stderr, done.stderr
+    path = PatrolPlan.load(plans[0]).path
+    flown = [json.loads(line) for line in second.with_suffix(".jsonl").read_text().splitlines()]
+    start = next(line for line in flown if line["kind"] == "start")
+    assert 3 <= len(start["path"]) < len(path) and np.allclose(
+        start["path"], path[-len(start["path"]):])
+    done = run("fly", plans[0], "--resume", f"{first}.jsonl", "--resume", f"{second}.jsonl")
+    assert done.returncode == 2 and "has been seen" in done.stderr
+
+
+def test_orders_on_standard_input_are_answered(plans, tmp_path):
+    """As a fleet gives them: a waypoint is skipped, a plan replaced or refused with words."""
+    rest = tmp_path / "rest.json"
+    plan = PatrolPlan.load(plans[0])
+    rest_of_plan(plan, voxelise(read_city(CITY), 2.0), 3).save(rest)
+    with subprocess.Popen([*MAIN, "fly", str(plans[0]), "--lines", "--speed-factor", "8"],
+                          stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        asked, answers = [], {}
+        for line in process.stdout:
+            told = json.loads(line)
+            if told["kind"] == "answer":
+                answers[asked[-1]] = told["refusal"]
+            elif told["kind"] == "progress" and len(asked) == len(answers) < 3 \
+                    and told["state"] == "on_patrol":
+                asked.append((f"replace {tmp_path / 'none.json'}", f"replace {rest}", "skip")[
+                    len(asked)])
+                process.stdin.write(asked[-1] + "\n")
+                process.stdin.flush()
+            elif len(answers) == 3 and told["kind"] == "progress":
+                process.stdin.write("land\n")
+                process.stdin.flush()
+            elif told["kind"] == "outcome":
+                break
+        process.stdin.close()
+        assert process.wait(60) == 1 and told["status"] == "landed_early"
+    assert "none.json" in answers[asked[0]] and answers[asked[1]] == "" == answers[asked[2]]
 
 
 def test_logs_that_are_none_are_named(tmp_path):
