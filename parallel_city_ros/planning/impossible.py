@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import shapely
 from scipy.ndimage import label
+from scipy.sparse.csgraph import minimum_spanning_tree
 
 from parallel_city_ros.errors import ConfigError
 from parallel_city_ros.patrol.evaluator import Evaluator
@@ -138,6 +139,8 @@ def _time(evaluator):
         by = sum(float(np.linalg.norm(stop - place)) for stop in stops) - 2 * task.visit_radius
         if by > straight:
             straight, words = by, "the way by a place to visit"
+    if (by := _tour(task)) > straight:
+        straight, words = by, "the way by all places to visit"
     needed = straight / task.drone.max_speed
     if needed > task.endurance_s:
         return Impossible("no_valid_path", (
@@ -156,6 +159,17 @@ def _time(evaluator):
             f"{task.endurance_s:.0f} s: {flight - task.endurance_s:.0f} s are missing; lower "
             "track_points or time_step_s"))
     return None
+
+
+def _tour(task) -> float:
+    """Metres that no way by all places is shorter than: their minimum spanning tree, with what
+    the radius of a visit may save."""
+    stops = np.array([task.start, task.goal, *task.must_visit], float)
+    saved = np.full(len(stops), task.visit_radius)
+    saved[:2] = 0.0
+    gaps = np.linalg.norm(stops[:, None] - stops[None], axis=2) - saved[:, None] - saved[None]
+    # scipy takes 0 for no edge at all
+    return float(minimum_spanning_tree(np.maximum(gaps, 1e-9)).sum())
 
 
 def _unreachable(evaluator):

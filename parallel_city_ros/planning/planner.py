@@ -30,6 +30,7 @@ PLANNERS = {
     "de": (De, DeConfig), "iaco": (Iaco, IacoConfig), "igso": (Igso, IgsoConfig),
     "nsga2": (Nsga2, Nsga2Config)}
 WITH_FRONT = ("nsga2",)
+MOST_TOLD = 8           # constraints that are broken, in a message
 HEIGHT = "height over what is near"     # constraint of the certificate
 TABLE_SHARE = 0.9       # of the search in which the table of views may stand for the exact views
 
@@ -179,7 +180,9 @@ def plan(grid: VoxelGrid, request: PlanRequest, *, weights=None, city_file: str 
     rest = {"history": tuple(history), "population": optimiser.population,
             "cpu_s": time.thread_time() - cpu, "front": front}
     if objectives.violation > 0 or not certificate.valid:
-        broken = ", ".join(c.constraint for c in certificate.broken) or "coverage floor"
+        names = [c.constraint for c in certificate.broken] or ["coverage floor"]
+        more = f" and {len(names) - MOST_TOLD} more" if len(names) > MOST_TOLD else ""
+        broken = ", ".join(names[:MOST_TOLD]) + more
         if status is PlanStatus.SUCCEEDED:
             status = PlanStatus.NO_VALID_PATH
         return PlanOutcome(status, f"no feasible path in the budget; the best breaks: {broken}",

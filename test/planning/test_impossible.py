@@ -7,10 +7,12 @@ import pytest
 import shapely
 
 from parallel_city_ros.errors import ConfigError
+from parallel_city_ros.patrol.certificate import certify
 from parallel_city_ros.patrol.evaluator import Evaluator
-from parallel_city_ros.patrol.task import Drone
+from parallel_city_ros.patrol.task import Drone, PatrolTask
 from parallel_city_ros.planning.made_cities import MadeCity, task_over
 from parallel_city_ros.planning.planner import PlanRequest, PlanStatus, plan
+from parallel_city_ros.settings import build, flatten
 
 
 @pytest.fixture(scope="module")
@@ -90,10 +92,65 @@ def test_tasks_that_cannot_be(task, settings):
         replace(task, **settings)
 
 
-def test_a_thousand_places_to_visit(task):
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_no_limit_may_be_nan_or_infinite(task, value):
+    ends = {"start": task.start, "goal": task.goal}
+    names = [s.name for s in flatten(PatrolTask) if s.kind is float]
+    assert len(names) > 20
+    for name in names:
+        with pytest.raises(ConfigError, match=name.split(".")[-1]):
+            build(PatrolTask, {name: value}, **ends)
+    for name in ends:
+        with pytest.raises(ConfigError, match=name):
+            replace(task, **{name: (1.0, value, 60.0)})
+    for name, places in (("must_visit", ((1.0, 1.0, value),)), ("area", ((0.0, value),) * 3)):
+        with pytest.raises(ConfigError, match=name):
+            replace(task, **{name: places})
+
+
+def test_a_thousand_places_to_visit(grid, task):
     places = tuple((float(k % 40) * 10, float(k // 40) * 10, 60.0) for k in range(1000))
     with pytest.raises(ConfigError, match="1000 places to visit.*track_points is 20"):
         replace(task, must_visit=places)
+    # as many track points: too far for one battery, which is proved and not searched for
+    many = replace(task, must_visit=places, track_points=1000, visit_radius=1.0,
+                   drone=Drone(endurance_s=500.0))
+    status = refused(grid, many, "the way by all places", "s are missing")
+    assert status is PlanStatus.NO_VALID_PATH
+    # within the battery's reach, but not to be found in no time: the message stays short
+    near = replace(many, drone=Drone(), time_step_s=1.1)
+    outcome = outcome_of(grid, near, time_budget_s=1e-6)
+    assert outcome.plan is None and "more" in outcome.message and len(outcome.message) < 400
+
+
+def test_the_map_changes_under_the_planner(grid, task):
+    """A plan of before does not pass for one of the new map, nor keep one from being found."""
+    before = outcome_of(grid, task).plan
+    x, y, z = before.path[len(before.path) // 2]
+    crane = grid.with_prism(shapely.box(x - 15, y - 15, x + 15, y + 15), 0, z + 20)
+    assert "height over what is near" in {
+        c.constraint for c in certify(crane, task, before.path).broken}
+    after = outcome_of(crane, task, evaluation_budget=2400)
+    warm = plan(crane, PlanRequest(task=task, evaluation_budget=2400), warm_start=before)
+    for found in (after.plan, warm.plan):
+        assert found.certificate.valid and found.map_update == before.map_update + 1
+        assert certify(crane, task, found.path).valid
+    other = MadeCity("towers", 6, (500.0, 400.0)).grid()
+    assert "another map" in {c.constraint for c in certify(
+        other, task, before.path, map_hash=before.map_hash).broken}
+
+
+@pytest.mark.parametrize("planner_id", ["de_aco", "de", "iaco", "igso", "de_aco_paper", "nsga2"])
+def test_cancel_in_the_first_millisecond(grid, task, planner_id):
+    outcome = plan(grid, PlanRequest(task=task, planner_id=planner_id), cancelled=lambda: True)
+    assert outcome.status is PlanStatus.CANCELLED and len(outcome.history) <= 1
+    assert outcome.plan is None or outcome.plan.certificate.valid
+
+
+def test_a_time_budget_that_is_over_at_once(grid, task):
+    outcome = outcome_of(grid, task, time_budget_s=1e-6)
+    assert outcome.status is PlanStatus.TIMEOUT and len(outcome.history) <= 1
+    assert outcome.plan is None or outcome.plan.certificate.valid
 
 
 def test_an_altitude_band_above_or_below_everything(grid, task):
