@@ -31,6 +31,9 @@ def running(system):
     system.start_twin()
     system.processes.start_node("planner_server", {"replan": "publish"})
     system.client.wait_for_map(60.0, system.processes.check)
+    # the very first start compiles, which takes minutes on a loaded machine
+    node = system.client.node
+    wait(lambda: node.count_services("/plan_patrol/_action/send_goal"), system, 300.0)
     return system
 
 

@@ -41,14 +41,15 @@ def test_what_is_wrong_is_found(checker):
     outcome = next(outcome for outcome in (
         checker.plan(grid, checker.request(n, grid)) for n in range(9)) if outcome.plan)
     good = outcome.plan
-    assert checker.violations(made, grid, good) == []
+    wrong, apart = checker.violations(made, grid, good)
+    assert wrong == [] and set(apart) == {"coverage_km2", "carbon", "noise_m"}
     low = good.path.copy()
     low[1:-1, 2] = grid.ground.min() + 3.0
-    found = " ".join(checker.violations(made, grid, replace(good, path=low)))
+    found = " ".join(checker.violations(made, grid, replace(good, path=low))[0])
     assert "altitude at least" in found and "height over what is near" in found
     told = replace(good.objectives, carbon=1.01 * good.objectives.carbon)
     assert [text.split(":")[0] for text in checker.violations(
-        made, grid, replace(good, objectives=told))] == ["carbon"]
+        made, grid, replace(good, objectives=told))[0]] == ["carbon"]
     through = np.array([(-1.0, 40.0, 12.0), (200.0, 40.0, 12.0), (200.0, 390.0, 12.0)])
     assert checker.near_roofs(made, replace(good, path=through))
 
