@@ -4,11 +4,13 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numba
 import pytest
 
+from parallel_city_ros.patrol.evaluator import Evaluator
 from parallel_city_ros.planning.de_aco import DeAco
 from parallel_city_ros.planning.made_cities import MadeCity, task_over
 from parallel_city_ros.planning.planner import PlanRequest, PlanStatus, plan
@@ -40,7 +42,7 @@ def made(planner: str) -> str:
     return json.dumps(outcome.plan.to_dict())
 
 
-def test_the_number_of_threads_and_processes_does_not_matter():
+def test_the_number_of_threads_and_processes_does_not_matter(monkeypatch):
     from joblib import Parallel, delayed
     here = [made(planner) for planner in PLANNERS]
     code = (f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); "
@@ -53,6 +55,9 @@ def test_the_number_of_threads_and_processes_does_not_matter():
     assert by_joblib == here
     out, _ = apart.communicate(timeout=300)
     assert apart.returncode == 0 and out.splitlines() == here
+    monkeypatch.setattr("parallel_city_ros.planning.planner.Evaluator",
+                        partial(Evaluator, threads=2))
+    assert [made(planner) for planner in PLANNERS] == here
     assert all(json.loads(text)["ended_by"] == "evaluations" for text in here)
 
 
