@@ -12,7 +12,6 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 import shapely
@@ -23,9 +22,9 @@ from parallel_city_ros.city.model import Building, City, HeightSource, Solid
 from parallel_city_ros.city.octomap import write_bt
 from parallel_city_ros.city.osm import (
     METRES_PER_LEVEL,
-    MIN_ASSUMED_HEIGHT_M,
     OBSTACLE_OF_KIND,
     OBSTACLES,
+    SOURCE_TAG,
 )
 from parallel_city_ros.city.terrain import Ground, ground_of
 from parallel_city_ros.city.voxels import VoxelGrid
@@ -271,9 +270,7 @@ def write_geojson(city: City, path: str | Path) -> Export:
     """The buildings as GeoJSON, RFC 7946, that `read_geojson` reads as the same prisms.
 
     A body with a roof's shape becomes the prism around it. Properties are those of OpenStreetMap;
-    `height:source` says where a height comes from. A height of storeys is written as such. Those
-    that are assumed are left out if a reader will assume the same; else they are written as
-    storeys, so that none is ever taken for measured.
+    `height:source` says where a height comes from, so that none is ever taken for measured.
 
     Raises
     ------
@@ -290,41 +287,25 @@ def write_geojson(city: City, path: str | Path) -> Export:
     if all(b.kind in OBSTACLE_OF_KIND for b in prisms):
         raise CityFileError(f"{city.name}: holds no buildings with an outline, which is what "
                             "GeoJSON can say; export .bt, .ply or .glb")
-    as_assumed = _what_is_assumed(prisms)
-    guessed = [b for b in prisms if b.source is HeightSource.ASSUMED]
-    odd = {b.kind in OBSTACLE_OF_KIND for b in guessed if b.top_z != as_assumed(b)}
-    guessed = [b for b in guessed if (b.kind in OBSTACLE_OF_KIND) in odd]
-    written = {id(b) for b in guessed}
     frame = city.frame
     collection = {
         "type": "FeatureCollection", "name": city.name, "attribution": city.attribution,
         "origin": [frame.longitude_deg, frame.latitude_deg, frame.altitude_m],
-        "features": [_feature(b, frame, id(b) in written) for b in prisms]}
+        "features": [_feature(b, frame) for b in prisms]}
     features = ",\n".join(json.dumps(f, ensure_ascii=False) for f in collection.pop("features"))
     head = json.dumps(collection, ensure_ascii=False)[:-1]
     write_atomically(path, f'{head}, "features": [\n{features}\n]}}\n')
     return Export(files=(Path(path),), counts={"features": len(prisms)},
-                  lost=_lost_in_geojson(city, around, len(guessed)))
+                  lost=_lost_in_geojson(city, around))
 
 
-def _what_is_assumed(prisms) -> Callable[[Building], float]:
-    """The height that `read_geojson` will assume of a prism, to the last bit."""
-    known = [b.top_z if b.source is HeightSource.MEASURED
-             else b.top_z / METRES_PER_LEVEL * METRES_PER_LEVEL
-             for b in prisms if b.source is not HeightSource.ASSUMED
-             and b.kind not in OBSTACLE_OF_KIND]
-    usual = max(MIN_ASSUMED_HEIGHT_M, round(median(known), 1) if known else 0.0)
-    return lambda b: OBSTACLE_OF_KIND[b.kind].height if b.kind in OBSTACLE_OF_KIND else usual
-
-
-def _feature(building: Building, frame, guessed: bool) -> dict:
+def _feature(building: Building, frame) -> dict:
     tags = {"building": "yes" if building.kind == "building" else building.kind}
-    properties = KIND_TAGS.get(building.kind, tags) | {"height:source": building.source.value}
+    properties = KIND_TAGS.get(building.kind, tags) | {
+        "height": building.top_z, SOURCE_TAG: building.source.value}
     if building.is_part:
         properties["building:part"] = "yes"
-    if building.source is HeightSource.MEASURED:
-        properties["height"] = building.top_z
-    elif building.source is HeightSource.LEVELS or guessed:
+    if building.source is HeightSource.LEVELS:
         properties["building:levels"] = building.top_z / METRES_PER_LEVEL
     if building.base_z > LEAST_M:
         properties["min_height"] = building.base_z
@@ -362,7 +343,7 @@ def _around(solid: Solid, ground: Ground) -> Building | None:
                     kind=solid.kind)
 
 
-def _lost_in_geojson(city, around, guessed: int) -> tuple[str, ...]:
+def _lost_in_geojson(city, around) -> tuple[str, ...]:
     under = len(city.solids) - len(around)
     others = sorted({b.kind for b in city.buildings} | {s.kind for s in city.solids})
     others = [kind for kind in others if kind != "building" and kind not in KIND_TAGS]
@@ -376,8 +357,7 @@ def _lost_in_geojson(city, around, guessed: int) -> tuple[str, ...]:
         (city.surfaces, f"{len(city.surfaces)} rasters of "
          + " and ".join(sorted({r.kind for r in city.surfaces}))),
         (city.boxes, f"{sum(len(b.lower) for b in city.boxes):,} boxes and points"),
-        (others, f"what is no building ({', '.join(others)}) will be read as one"),
-        (guessed, f"{guessed:,} assumed heights are written as storeys"))
+        (others, f"what is no building ({', '.join(others)}) will be read as one"))
     return tuple(words for there, words in said if there)
 
 

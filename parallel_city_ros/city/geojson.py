@@ -25,6 +25,7 @@ from parallel_city_ros.city.osm import (
     MAX_HEIGHT_M,
     MAX_LEVELS,
     OBSTACLES,
+    SOURCE_TAG,
     Area,
     assemble,
     mend,
@@ -286,7 +287,7 @@ def _tags(properties, reading: _Reading) -> dict[str, str]:
     for key, name in (("height", reading.height), ("building:levels", reading.levels)):
         if name and properties.get(name) not in UNKNOWN:
             tags.setdefault(key, str(properties[name]))
-    tags |= {key: str(properties[key]) for key in WIDTHS if _says(properties, key)}
+    tags |= {key: str(properties[key]) for key in (*WIDTHS, SOURCE_TAG) if _says(properties, key)}
     tags["building:part"] = "yes" if _says(properties, "building:part") else "no"
     return tags
 

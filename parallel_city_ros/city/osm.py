@@ -35,6 +35,7 @@ MIN_ASSUMED_HEIGHT_M = 12.0
 KEEP_REMAINDER_M2 = 4.0     # an outline's rest smaller than this is a drawing inaccuracy
 
 HEIGHT_TAGS = ("height", "building:height", "est_height")
+SOURCE_TAG = "height:source"    # a HeightSource, as we write it; without it heights are measured
 
 
 @dataclass(frozen=True)
@@ -133,10 +134,13 @@ class Area:
     mended: bool = False
 
 
+SOURCES = {source.value: source for source in HeightSource}
+
+
 def _height(tags) -> tuple[float | None, HeightSource]:
     for key in HEIGHT_TAGS:
         if height := parse_length_m(tags.get(key)):
-            return height, HeightSource.MEASURED
+            return height, SOURCES.get(tags.get(SOURCE_TAG), HeightSource.MEASURED)
     if levels := parse_levels(tags.get("building:levels")):
         levels += max(parse_levels(tags.get("roof:levels")) or 0.0,
                       (parse_length_m(tags.get("roof:height")) or 0.0) / METRES_PER_LEVEL)
@@ -270,8 +274,7 @@ def require_file(path: str | Path) -> Path:
     """Raises CityFileError if there is no such file."""
     path = Path(path)
     if not path.is_file():
-        raise CityFileError(f"{path}: no such file; give an OpenStreetMap file (.osm, .osm.pbf) "
-                            "or GeoJSON")
+        raise CityFileError(f"{path}: no such file; look at its spelling and folder")
     return path
 
 
@@ -357,7 +360,8 @@ def assemble(name: str, frame: LocalFrame, areas: list[Area], skipped: int, attr
            if (tag := _is_no_height(a.tags)) is not None]
     if odd:
         notes.append(f"{len(odd):,} heights are none, such as {odd[0]}: taken as not known")
-    known = [h for h, _ in (_height(a.tags) for a in areas) if h is not None]
+    known = [height for height, source in (_height(a.tags) for a in areas)
+             if source is not HeightSource.ASSUMED]
     assumed = max(MIN_ASSUMED_HEIGHT_M, round(median(known), 1) if known else 0.0)
     parts = [a for a in areas if a.is_part]
     tree = STRtree([p.polygon for p in parts]) if parts else None

@@ -15,7 +15,8 @@ import numpy as np
 from numba import njit
 
 from parallel_city_ros.city.rasterise import CHUNK, ground_at
-from parallel_city_ros.city.voxels import VoxelGrid
+from parallel_city_ros.city.readers import read_city
+from parallel_city_ros.city.voxels import VoxelGrid, voxelise
 from parallel_city_ros.errors import ConfigError, OutsideMapError
 from parallel_city_ros.settings import check, require, setting
 
@@ -110,6 +111,20 @@ class DepthSensor:
         rays = level[hit]
         near = (measured >= config.least_range) & (measured <= config.range)
         return Scan(rays[near] * measured[near, None], position, float(yaw))
+
+
+def true_city(files: str, twin: VoxelGrid) -> VoxelGrid:
+    """Another city than the twin, in the twin's frame and resolution: what really stands there.
+
+    files : its file, or several that complete each other, separated by commas
+
+    Raises
+    ------
+    CityFileError
+        If a file cannot be read, or the city is too large.
+    """
+    paths = [name.strip() for name in files.split(",") if name.strip()]
+    return voxelise(read_city(paths, frame=twin.frame), twin.resolution)
 
 
 def cast(grid: VoxelGrid, origin, directions, reach: float) -> tuple[np.ndarray, np.ndarray]:

@@ -8,7 +8,7 @@ else the map as this node first heard it, and whatever `/ground_truth/events` ad
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from nav_msgs.msg import Odometry
@@ -17,10 +17,9 @@ from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.node import Node
 from sensor_msgs.msg import PointCloud2
 
-from parallel_city_ros.city.readers import read_city
-from parallel_city_ros.city.sensor import DepthSensor, DepthSensorConfig
-from parallel_city_ros.city.voxels import voxelise
-from parallel_city_ros.errors import ConfigError, OutsideMapError
+from parallel_city_ros.city.osm import require_file
+from parallel_city_ros.city.sensor import DepthSensor, DepthSensorConfig, true_city
+from parallel_city_ros.errors import ConfigError, OutsideMapError, ParallelCityError
 from parallel_city_ros.nodes import conversions, parameters, qos
 from parallel_city_ros.nodes.clouds import cloud_to_ros, pose_from_ros
 from parallel_city_ros.nodes.map_mirror import MapMirror
@@ -30,7 +29,8 @@ from parallel_city_ros.settings import check, setting
 
 @dataclass(frozen=True, kw_only=True)
 class DepthSensorNodeConfig:
-    city_file: str = setting("", "city that the sensor sees; '': the map as it was first heard")
+    city_file: str = setting("", "city that the sensor sees, file or several separated by "
+                                 "commas; '': the map as it was first heard")
     rate_hz: float = setting(20.0, "Hz of wall time, of clouds at most", above=0, high=100)
     seed: int = setting(0, "of the noise", low=0)
     sensor: DepthSensorConfig = field(default_factory=DepthSensorConfig)
@@ -45,8 +45,9 @@ class DepthSensorNode(Node):
         parameters.declare(self, DepthSensorNodeConfig)
         self._config = config = parameters.read(self, DepthSensorNodeConfig)
         self._sensor = DepthSensor(config.sensor, np.random.default_rng(config.seed))
-        self._city = read_city(config.city_file) if config.city_file else None
-        self._truth, self._waiting = None, []
+        for name in filter(None, config.city_file.split(",")):
+            require_file(name.strip())
+        self._truth, self._base, self._waiting = None, "", []
         self._last = -np.inf        # wall
         self._group = MutuallyExclusiveCallbackGroup()
         self._points = self.create_publisher(PointCloud2, "depth/points", qos.SENSOR)
@@ -57,18 +58,15 @@ class DepthSensorNode(Node):
                                  callback_group=self._group)
 
     def _on_map(self, grid, update):
-        if self._truth is not None and self._base == grid.map_hash:
+        if self._base == grid.map_hash:
             return      # what the twin learns does not change the city
         truth, self._base = grid, grid.map_hash
-        if self._city is not None:
-            truth = voxelise(self._city, grid.resolution)
-            # Its own frame has another origin: moved to the twin's.
-            shift = np.array(grid.frame.to_enu(*truth.frame.to_wgs84((0.0, 0.0, 0.0))))
-            shift[2] = grid.origin[2] - truth.origin[2]
-            ground = truth.terrain
-            truth = replace(truth, origin=truth.origin + shift, frame=grid.frame, terrain=replace(
-                ground, heights=ground.heights + shift[2],
-                origin=tuple(float(v) for v in np.array(ground.origin) + shift[:2])))
+        if self._config.city_file:
+            try:
+                truth = true_city(self._config.city_file, grid)
+            except ParallelCityError as error:
+                self.get_logger().error(f"sees nothing: {error}")
+                return
         self._truth = truth
         for event in self._waiting:
             self._add(event)

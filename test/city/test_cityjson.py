@@ -607,7 +607,7 @@ JUNK = st.sampled_from([None, True, -1, 0, 7, 1e300, float("nan"), "", "2", [], 
 
 
 @given(st.sampled_from(list(_places(DOCUMENT))[1:]), JUNK)
-@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture],
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture],
           deadline=None)
 def test_whatever_is_broken_is_read_or_refused_by_name(tmp_path, place, junk):
     document = copy.deepcopy(DOCUMENT)

@@ -328,22 +328,20 @@ def test_any_prisms_come_back_and_none_is_taken_for_measured(tops, tmp_path_fact
         assert (now.base_z, now.top_z) == pytest.approx((was.base_z, was.top_z), abs=1e-9)
         assert now.footprint.equals_exact(was.footprint, 1e-3) or \
             shapely.symmetric_difference(was.footprint, now.footprint).area < 1e-3
-        measured = HeightSource.MEASURED
-        assert (now.source is measured) == (was.source is measured)
+        assert now.source is was.source
 
 
-def test_assumed_heights_stay_assumed_where_a_reader_assumes_the_same(tmp_path):
-    assumed = HeightSource.ASSUMED
-    city = city_of(house("a", top=12.0, source=assumed), house("b", (40, 0, 50, 9), top=9.0))
-    assert not write_geojson(city, tmp_path / "same.geojson").lost
-    again = read_geojson(tmp_path / "same.geojson")
-    assert [b.source for b in again.buildings] == [assumed, HeightSource.MEASURED]
-    city = city_of(house("a", top=33.0, source=assumed), house("b", (40, 0, 50, 9), top=9.0))
-    assert "1 assumed heights are written as storeys" in write_geojson(
-        city, tmp_path / "other.geojson").lost
-    features = json.loads((tmp_path / "other.geojson").read_text())["features"]
-    assert [f["properties"]["height:source"] for f in features] == ["assumed", "measured"]
-    assert "height" not in features[0]["properties"]
+def test_other_readers_are_told_where_a_height_is_from(tmp_path):
+    assumed, levels = HeightSource.ASSUMED, HeightSource.LEVELS
+    city = city_of(house("a", top=33.0, source=assumed), house("b", (40, 0, 50, 9), top=9.0),
+                   house("c", (60, 0, 70, 9), top=15.0, source=levels))
+    assert not write_geojson(city, tmp_path / "city.geojson").lost
+    features = json.loads((tmp_path / "city.geojson").read_text())["features"]
+    assert [(f["properties"]["height"], f["properties"]["height:source"]) for f in features] == [
+        (33.0, "assumed"), (9.0, "measured"), (15.0, "levels")]
+    again = read_geojson(tmp_path / "city.geojson")
+    assert [b.source for b in again.buildings] == [assumed, HeightSource.MEASURED, levels]
+    assert again.assumed_height_m == 12.0       # of what it knows, not of what was assumed before
 
 
 def test_courtyards_and_several_outlines_come_back_wound_as_asked(tmp_path):

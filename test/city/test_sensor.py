@@ -1,13 +1,23 @@
 """What a sensor measures is what stands there: by hand, and by an independent check."""
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parallel_city_ros.city.sensor import GROUND, DepthSensor, DepthSensorConfig, cast, turned
+from parallel_city_ros.city.geojson import read_geojson
+from parallel_city_ros.city.sensor import (
+    GROUND,
+    DepthSensor,
+    DepthSensorConfig,
+    cast,
+    true_city,
+    turned,
+)
 from parallel_city_ros.city.terrain import Ground
-from parallel_city_ros.city.voxels import VoxelGrid
+from parallel_city_ros.city.voxels import VoxelGrid, voxelise
 from parallel_city_ros.errors import ConfigError, OutsideMapError
 from parallel_city_ros.geo import LocalFrame
 
@@ -175,3 +185,36 @@ def test_noise_is_along_the_ray_and_seeded():
 def test_a_sensor_that_cannot_be_is_named(values, words):
     with pytest.raises(ConfigError, match=words):
         DepthSensorConfig(**values)
+
+
+def buildings(path, *boxes):
+    """A file of buildings, (west, south, east, north, height) in metres around FRAME's zero."""
+    features = []
+    for x0, y0, x1, y1, height in boxes:
+        corners = [(x0, y0, 0), (x1, y0, 0), (x1, y1, 0), (x0, y1, 0), (x0, y0, 0)]
+        ring = [[lon, lat] for lat, lon, _ in FRAME.to_wgs84(np.array(corners, float)).tolist()]
+        features.append({"type": "Feature", "properties": {"building": "yes", "height": height},
+                         "geometry": {"type": "Polygon", "coordinates": [ring]}})
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    return path
+
+
+def test_the_city_that_is_seen_stands_where_the_twin_stands(tmp_path):
+    """Its file begins elsewhere, so that its own frame and grid would have another zero."""
+    house, new = (40.0, 30.0, 60.5, 50.0, 20.0), (-70.0, -90.5, -58.0, -80.0, 33.0)
+    twin = voxelise(read_geojson(buildings(tmp_path / "twin.geojson", house)), 2.0)
+    buildings(tmp_path / "more.geojson", new)
+    for files in (str(buildings(tmp_path / "both.geojson", new, house)),
+                  f"{tmp_path / 'twin.geojson'}, {tmp_path / 'more.geojson'}"):
+        truth = true_city(files, twin)
+        assert truth.frame == twin.frame and truth.resolution == twin.resolution
+        assert not np.allclose(truth.origin, twin.origin)
+        shift = np.round((twin.origin - truth.origin) / twin.resolution).astype(int)
+        known = {tuple(v) for v in (twin.voxels() + shift).tolist()}
+        seen = {tuple(v) for v in truth.voxels().tolist()}
+        assert known < seen
+        middle = truth.origin + (np.array(sorted(seen - known)) + 0.5) * truth.resolution
+        there = truth.frame.to_wgs84(middle)
+        east, north = FRAME.to_enu(there[:, 0], there[:, 1])[:, :2].T
+        assert (east > -72).all() and (east < -56).all() and (north > -92.5).all() \
+            and (north < -78).all() and middle[:, 2].max() == pytest.approx(33, abs=2)
