@@ -28,9 +28,9 @@ from parallel_city_ros.flight.autopilot import Autopilot
 from parallel_city_ros.flight.config import FlightConfig, GuardConfig
 from parallel_city_ros.flight.executor import PatrolFlight
 from parallel_city_ros.flight.guard import Guard, GuardWatch
+from parallel_city_ros.flight.prediction import predict
 from parallel_city_ros.flight.simulator.process import SimulatedAutopilot
 from parallel_city_ros.flight.state import HOLD, MISSION, FlightState
-from parallel_city_ros.patrol.power import energy_wh
 from parallel_city_ros.planning.made_cities import MadeCity, task_over
 from parallel_city_ros.planning.planner import PlanRequest, plan
 
@@ -38,6 +38,7 @@ LATE_S = 0.25       # wall: what a simulator is later by than that is a missed d
 WATCHED_S = 10.0    # wall, of a load that is measured
 BREACHES = 8
 POSITIONS = 400     # whose way to a topic is timed
+STATE_RATE_HZ = 100.0   # of the node: at its default of 10 a position waits for its turn
 PATIENT = "--param=COM_DISARM_PRFLT=60"
 FAST = 20.0
 # All goals are upper bounds.
@@ -181,7 +182,6 @@ def fleet_of_simulated_drones(grid, flown):
             station.bind(("127.0.0.1", simulator.port + k))
             stations.append(station)
         over = threading.Event()
-        stack.callback(over.set)
 
         def attend():
             """Heartbeats, take-off; what is heard is thrown away."""
@@ -200,7 +200,10 @@ def fleet_of_simulated_drones(grid, flown):
                                             mavlink.MAV_CMD_NAV_TAKEOFF)]
                         for message in messages if station in heard_from else ():
                             station.sendto(message.pack(link), heard_from[station])
-        threading.Thread(target=attend, daemon=True).start()
+        attending = threading.Thread(target=attend, daemon=True)
+        attending.start()
+        stack.callback(attending.join)
+        stack.callback(over.set)
         deadline = time.monotonic() + 60
         while any(drone["landed"] for drone in json.loads(simulator.inject("truth"))):
             if time.monotonic() > deadline:
@@ -239,7 +242,8 @@ def topic(grid, flown):
         log = stack.enter_context(tempfile.TemporaryFile())
         node = subprocess.Popen([
             sys.executable, "-m", "parallel_city_ros.nodes.mission_executor", "--ros-args",
-            "-r", "__ns:=/bench", "-p", f'address:="{simulator.address}"'],
+            "-r", "__ns:=/bench", "-p", f'address:="{simulator.address}"', "-p",
+            f"state_rate_hz:={STATE_RATE_HZ}"],
             stdout=log, stderr=log)
         stack.callback(node.wait)
         stack.callback(node.terminate)
@@ -356,9 +360,11 @@ def quality(grid, flown):
 
 
 def predicted_wh(grid, flown) -> float:
-    """Of take-off, patrol and landing, as the mission has them."""
-    ends = [(*p[:2], float(grid.ground_at(p))) for p in (flown.path[0], flown.path[-1])]
-    return energy_wh(np.vstack([ends[0], flown.path, ends[1]]), flown.task.drone)
+    """Of take-off, patrol and landing."""
+    start, goal = flown.path[0], flown.path[-1]
+    return predict(flown.path, (*start[:2], float(grid.ground_at(start))),
+                   float(grid.ground_at(goal)), FlightConfig(), flown.task.drone,
+                   time_step_s=flown.task.time_step_s).energy_wh
 
 
 PARTS = {"deadlines": deadlines, "fleet": fleet_of_simulated_drones, "executor": executor,
