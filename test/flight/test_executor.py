@@ -256,6 +256,31 @@ def test_landing_on_request_is_here_and_now(plan, fly):
     assert not ended_at(outcome, plan.path[-1, :2]) and not ended_at(outcome, (30.0, 50.0))
 
 
+@pytest.mark.parametrize("options, fault, goal, words", [
+    (("--lock-params",), "", (20.0, 280.0, 60.0), "do not allow it"),
+    ((), "link_loss s=4", (60.0, 250.0, 40.0), "the old plan is flown on")], ids=["fence", "link"])
+def test_a_plan_that_cannot_be_replaced_is_flown_on(grid, plan, fly, options, fault, goal, words):
+    """The fence cannot be widened; the link is lost while the new mission is sent."""
+    start = tuple(plan.path[3])
+    other = make_plan(grid, start=start, goal=goal, path=np.linspace(start, goal, 12))
+    asked = []
+
+    def act(flight, progress, simulator):
+        if progress.state is FlightState.ON_PATROL and progress.waypoint == 2 and not asked:
+            simulator.inject("speed 3")     # there is time to fail
+            if fault:
+                simulator.inject(fault)
+            asked.append(flight.replace(other))
+        elif len(asked) == 1 and asked[0].done():
+            asked.append("fast")
+            simulator.inject("speed 20")
+
+    outcome, _ = fly(*options, act=act, link_timeout_s=15.0, mode_timeout_s=2.0)
+    assert words in asked[0].result(1.0)
+    assert outcome.status is FlightStatus.COMPLETED, outcome.message
+    assert ended_at(outcome, plan.path[-1, :2])
+
+
 def test_no_return_below_a_crane_when_the_altitude_cannot_be_raised(grid, fly):
     """A refused parameter is said; the patrol goes on, and a return becomes a landing."""
     behind, told = crane(grid, 66, 66, 80.0), []
