@@ -11,7 +11,7 @@ from parallel_city_ros.patrol.task import Drone
 
 CONFIG = FlightConfig(cruise_speed=8.0)
 ROUTES = {"corners": staircase(), "straight": [(20.0, 0.0, 30.0), (420.0, 100.0, 30.0)],
-          "steep": [(0.0, 0.0, 20.0), (30.0, 0.0, 70.0), (60.0, 0.0, 20.0), (90.0, 20.0, 60.0)]}
+          "steep": [(0.0, 0.0, 20.0), (80.0, 0.0, 60.0), (160.0, 20.0, 20.0), (240.0, 20.0, 55.0)]}
 
 
 def flown(route):

@@ -149,6 +149,7 @@ class MavlinkServer:
             "MISSION_CLEAR_ALL": self._on_mission_clear,
             "MISSION_SET_CURRENT": self._on_mission_set_current,
             "SET_POSITION_TARGET_LOCAL_NED": self._on_setpoint,
+            "SET_POSITION_TARGET_GLOBAL_INT": self._on_global_setpoint,
         }
 
     def pace(self, speed_factor: float) -> None:
@@ -400,6 +401,12 @@ class MavlinkServer:
             return (math.nan,) * 3 if ignored else (east, north, -down)
         self.autopilot.offboard_setpoint(part(m.x, m.y, m.z, 0b111),
                                          part(m.vx, m.vy, m.vz, 0b111000))
+
+    def _on_global_setpoint(self, m) -> None:
+        """A place, its height above home."""
+        east, north, up = self._point(m.lat_int * 1e-7, m.lon_int * 1e-7, m.alt, relative=True)
+        self.autopilot.offboard_setpoint((east, north, up + self.autopilot.home[2]),
+                                         (math.nan,) * 3)
 
     def _on_ping(self, message) -> None:
         if message.target_system == 0:
