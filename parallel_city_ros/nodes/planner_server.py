@@ -255,12 +255,13 @@ class PlannerServer(CityNode):
             if not broken:
                 return
             job = _Job()
-            publish = self._config.replan == "publish"
+            # in another city its start and goal mean nothing
+            publish = self._config.replan == "publish" and grid.map_hash == standing.plan.map_hash
             if publish:
                 self._jobs.append(job)
         said = f"map update {grid.map_update} breaks the newest plan: {broken}"
-        self.get_logger().warning(f"{said}; it is repaired" if publish else f"{said}; plan again, "
-                                  "or let it be repaired with replan:=publish")
+        self.get_logger().warning(f"{said}; " + (
+            "it is repaired" if publish else "plan again; replan:=publish repairs plans"))
         if publish:     # not here: it would keep the next change of the map waiting
             threading.Thread(target=self._repair, args=(standing, job), daemon=True).start()
 
