@@ -17,6 +17,7 @@ from parallel_city_ros.planning.planner import PlanRequest, PlanStatus, plan
 from parallel_city_ros.planning.union import Union, sectors_around
 
 STEPS_SHARE = 0.9       # of the endurance, by time steps: corners are slower
+SHORTER = 0.8           # track points, after corners took longer than the battery lasts
 HOPELESS = (PlanStatus.START_OCCUPIED, PlanStatus.GOAL_OCCUPIED, PlanStatus.OUTSIDE_MAP,
             PlanStatus.CANCELLED, PlanStatus.TIMEOUT)
 
@@ -65,6 +66,8 @@ def plan_sorties(grid: VoxelGrid, request: PlanRequest, most: int, *, weights=No
     for count in range(1, most + 1):
         if max(len(part) for part in _parts(task, count)) > points:
             continue
+        if outcome is not None and "duration" in outcome.message:
+            points = max(1, int(SHORTER * points))
         left = request.time_budget_s - (time.monotonic() - began)
         if outcome is not None and left <= 0:
             break
@@ -91,16 +94,18 @@ def _fly(grid, request, count, points, union, seconds, city_file, weights, cance
     sector = sectors_around(union, grid, task.start, count)[0]
     plans, outcome = [], None
     for k, places in enumerate(_parts(task, count)):
-        worth = union.worth_left(k) * (sector == k)
-        if count == 1 or not worth.any():
-            worth = union.worth_left(k)
-        sortie = union.ask_for(replace(task, must_visit=places, track_points=points), k, worth,
-                               count)
-        outcome = plan(grid, replace(
-            request, task=sortie, seed=request.seed + k,
-            time_budget_s=max(ends - time.monotonic(), 1e-3) / (count - k)),
-            weights=weights if count == 1 else worth, city_file=city_file, cancelled=cancelled,
-            **more)
+        left = union.worth_left(k)
+        grounds = [left * (sector == k), left] if count > 1 else [left]
+        for worth in grounds:       # its own sector, or wherever something is left to see
+            sortie = union.ask_for(replace(task, must_visit=places, track_points=points), k, worth,
+                                   count)
+            outcome = plan(grid, replace(
+                request, task=sortie, seed=request.seed + k,
+                time_budget_s=max(ends - time.monotonic(), 1e-3) / (count - k)),
+                weights=weights if count == 1 else worth, city_file=city_file,
+                cancelled=cancelled, **more)
+            if outcome.plan is not None or outcome.status in HOPELESS:
+                break
         if outcome.plan is None:
             return plans, outcome
         plans.append(outcome.plan)
