@@ -141,7 +141,7 @@ def of_path(scene, path, speed, heard):
             violation += _of_corner(limits.cos_turn, path, b - 1)
     violation += max(0.0, scene.duration_share - 1.0)                    # (15)
     violation += _of_visits(scene.must_visit, scene.visit_radius, path)
-    carbon, broken = of_energy(scene, path, length, speed)
+    carbon, broken = of_energy(scene.multirotor, scene.carbon, path, length, speed)
     if scene.by_level:
         heard[:] = 0.0
         for b in range(n):
@@ -151,30 +151,30 @@ def of_path(scene, path, speed, heard):
 
 
 @njit(cache=True, nogil=True)
-def of_energy(scene, path, length, speed):
+def of_energy(craft, carbon, path, length, speed):
     """f2, and violation of what the battery holds; speed : (N,) is written"""
-    if scene.energy_limit_wh <= 0:      # carbon by distance
-        return scene.carbon_per_km * length / 1000.0, 0.0                # (8)
-    energy = flight_energy(scene.multirotor, path, speed)
-    return (energy * scene.carbon_per_wh,
-            max(0.0, energy / scene.energy_limit_wh - 1.0 - _SLACK))
+    if carbon.energy_limit_wh <= 0:     # by distance
+        return carbon.per_km * length / 1000.0, 0.0                      # (8)
+    energy = flight_energy(craft, path, speed)
+    return (energy * carbon.per_wh,
+            max(0.0, energy / carbon.energy_limit_wh - 1.0 - _SLACK))
 
 
 @njit(cache=True, nogil=True)
-def score(scene, carbon, noise, violation, worth, out):
+def score(camera, floor_km2, carbon, noise, violation, worth, out):
     """Writes f1 in km², f2, f3, F and G; worth is the weighted number of cells and faces seen."""
     if violation < 0:
         out[0], out[1], out[2], out[3], out[4] = 0.0, 0.0, 0.0, np.inf, 1e9
         return
-    f1 = 1e-6 * scene.camera.cell * scene.camera.cell * worth
+    f1 = 1e-6 * camera.cell * camera.cell * worth
     if f1 <= 0.0:
         violation += 1.0
-    elif f1 < scene.floor_km2 * (1.0 - 1e-9):
-        violation += 1.0 - f1 / scene.floor_km2
+    elif f1 < floor_km2 * (1.0 - 1e-9):
+        violation += 1.0 - f1 / floor_km2
     out[0], out[1], out[2], out[4] = f1, carbon, noise, violation
     if f1 <= 0:
         out[3] = np.inf
-    elif scene.limits.paper > 0:
+    elif camera.paper > 0:
         out[3] = carbon * noise / f1                                     # (11), to the letter
     else:
         out[3] = carbon * (noise + 1.0) / f1
@@ -553,6 +553,7 @@ def mark_seen(scene, points, stamps, stamp):
 def evaluate_exact(scene, paths, stamps, wall_stamps, stamp, out):
     """Scores of (Q, N, 3) paths into (Q, 5); stamps above stamp are used."""
     speed, heard = np.empty(paths.shape[1]), np.empty(scene.receptors.shape[0])
+    camera = scene.camera
     for q in range(paths.shape[0]):
         carbon, noise, violation = of_path(scene, paths[q], speed, heard)
         worth = 0.0
@@ -561,7 +562,7 @@ def evaluate_exact(scene, paths, stamps, wall_stamps, stamp, out):
                 worth = mark_seen(scene, paths[q], stamps, stamp + q + 1)
             if scene.see_walls:
                 worth += mark_walls(scene, paths[q], wall_stamps, stamp + q + 1)
-        score(scene, carbon, noise, violation, worth, out[q])
+        score(camera, scene.floor_km2, carbon, noise, violation, worth, out[q])
 
 
 # --- the table of views ------------------------------------------------------------------------
@@ -660,7 +661,7 @@ def evaluate_by_table(scene, paths, first, keys, slots, bits, heads, used, key_o
         path = paths[q]
         carbon, noise, violation = of_path(scene, path, speed, heard)
         if violation < 0:
-            score(scene, carbon, noise, violation, 0.0, out[q])
+            score(camera, scene.floor_km2, carbon, noise, violation, 0.0, out[q])
             continue
         state[1] += 1
         found, i0, i1 = 0, nx, 0
@@ -698,7 +699,7 @@ def evaluate_by_table(scene, paths, first, keys, slots, bits, heads, used, key_o
         worth = 0.0
         for p in range(len(sums)):
             worth += sums[p] * unit * (1 << p)
-        score(scene, carbon, noise, violation, worth, out[q])
+        score(camera, scene.floor_km2, carbon, noise, violation, worth, out[q])
     return paths.shape[0]
 
 
@@ -809,9 +810,9 @@ def anneal(scene, path, moves, sizes, widths, heat, seed, counts, arms, best, ou
 
     broken = (always + at_point.sum() + at_leg.sum() + at_corner.sum()
               + _of_visits(scene.must_visit, scene.visit_radius, path))
-    carbon, over_limit = of_energy(scene, path, legs.sum(), speed)
+    carbon, over_limit = of_energy(scene.multirotor, scene.carbon, path, legs.sum(), speed)
     f3 = exposure(receptors, sound, heard, n) if by_level else noise.sum()
-    score(scene, carbon, f3, broken + over_limit, worth, out[0])
+    score(camera, scene.floor_km2, carbon, f3, broken + over_limit, worth, out[0])
     out[1] = out[0]
     best[:] = path
     promise = LEAST_PROMISE + arms[0] / arms[1]
@@ -853,7 +854,7 @@ def anneal(scene, path, moves, sizes, widths, heat, seed, counts, arms, best, ou
             at_corner[b] = _of_corner(limits.cos_turn, path, b)
         broken = (always + at_point.sum() + at_leg.sum() + at_corner.sum()
                   + _of_visits(scene.must_visit, scene.visit_radius, path))
-        carbon, over_limit = of_energy(scene, path, legs.sum(), speed)
+        carbon, over_limit = of_energy(scene.multirotor, scene.carbon, path, legs.sum(), speed)
         broken += over_limit
         better, seen = False, worth
         if broken <= out[0, 4]:     # else worse whatever it sees: by Deb's rules G comes first
@@ -885,7 +886,7 @@ def anneal(scene, path, moves, sizes, widths, heat, seed, counts, arms, best, ou
                 f3 = exposure(receptors, sound, heard, n)
             else:
                 f3 = noise.sum()
-            score(scene, carbon, f3, broken, seen, trial)
+            score(camera, scene.floor_km2, carbon, f3, broken, seen, trial)
             if trial[4] > 0 or out[0, 4] > 0:
                 better = trial[4] < out[0, 4] or (trial[4] == out[0, 4] and trial[3] <= out[0, 3])
             else:

@@ -16,7 +16,7 @@ the same speed costs: what the one takes the other returns.
 
 from __future__ import annotations
 
-from math import sqrt
+from math import hypot, sqrt
 from typing import NamedTuple
 
 import numpy as np
@@ -91,6 +91,14 @@ def energy_wh(path, drone: Drone | PatrolTask, wind: tuple[float, float] = (0.0,
     craft = multirotor_of(drone) if isinstance(drone, PatrolTask) else multirotor(
         drone, payload=payload, wind=wind)
     return flight_energy(craft, path, np.empty(len(path)))
+
+
+def least_wh(task: PatrolTask) -> float:
+    """Wh that every path of the task takes at least: its time steps at the least power."""
+    fastest = task.drone.max_speed + hypot(task.wind_east, task.wind_north)
+    craft = multirotor_of(task)
+    least = min(electric_power(craft, airspeed, 0.0) for airspeed in np.linspace(0, fastest, 201))
+    return (task.track_points + 1) * task.time_step_s * least / 3600
 
 
 def grams_co2(wh: float, task: PatrolTask) -> float:

@@ -48,6 +48,14 @@ class Limits(NamedTuple):
     paper: float
 
 
+class Carbon(NamedTuple):
+    """All floats; f2 is by energy where that has a limit."""
+
+    per_km: float
+    per_wh: float
+    energy_limit_wh: float
+
+
 class Scene(NamedTuple):
     """Arrays are (nx, ny) over the columns of the map; heights are z in the map frame, metres.
 
@@ -57,7 +65,6 @@ class Scene(NamedTuple):
     tallest : above this no line of sight from the cell is blocked; its own surface where none is
     must_visit : (M, 3)
     receptors : (R, 4) as in noise.receptors_of, none where noise is by altitude
-    energy_limit_wh : 0 where carbon is by distance
     """
 
     surface: np.ndarray
@@ -71,7 +78,7 @@ class Scene(NamedTuple):
     camera: Camera
     limits: Limits
     visit_radius: float
-    carbon_per_km: float
+    carbon: Carbon
     duration_share: float   # of the endurance that the flight takes by its time steps
     floor_km2: float
     see_ground: bool
@@ -81,8 +88,6 @@ class Scene(NamedTuple):
     receptors: np.ndarray
     sound: Sound
     multirotor: Multirotor
-    energy_limit_wh: float
-    carbon_per_wh: float
 
 
 def cell_centres(grid: VoxelGrid) -> tuple[np.ndarray, np.ndarray]:
@@ -159,14 +164,14 @@ def make_scene(grid: VoxelGrid, task: PatrolTask, weights=None,
                       cos_turn=cos(radians(drone.max_turn_deg)),
                       tan_climb=tan(radians(drone.max_climb_deg)),
                       longest_leg=float(drone.max_speed * task.time_step_s)),
-        visit_radius=float(task.visit_radius), carbon_per_km=float(drone.carbon_per_km),
+        visit_radius=float(task.visit_radius), carbon=Carbon(
+            float(drone.carbon_per_km), grams_co2(1.0, task),
+            task.energy_limit_wh if task.carbon_model == "energy" else 0.0),
         duration_share=(task.track_points + 1) * task.time_step_s / task.endurance_s,
         floor_km2=0.0, see_ground=task.coverage != "facades", see_walls=task.coverage != "ground",
         walls=walls_of(grid, task, worth), by_level=by_level, receptors=receptors,
         sound=sound_of(task),
-        multirotor=multirotor_of(task), carbon_per_wh=grams_co2(1.0, task),
-        energy_limit_wh=task.energy_limit_wh if task.carbon_model == "energy" else 0.0,
-    ), highest_near
+        multirotor=multirotor_of(task)), highest_near
 
 
 def tallest_over(surface: np.ndarray, camera: Camera) -> np.ndarray:

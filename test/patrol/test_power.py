@@ -11,7 +11,7 @@ from parallel_city_ros.patrol import terms
 from parallel_city_ros.patrol.certificate import certify
 from parallel_city_ros.patrol.evaluator import Evaluator
 from parallel_city_ros.patrol.kernels import electric_power
-from parallel_city_ros.patrol.power import energy_wh, grams_co2, multirotor, power_w
+from parallel_city_ros.patrol.power import energy_wh, grams_co2, least_wh, multirotor, power_w
 from parallel_city_ros.patrol.profile import speed_profile
 from parallel_city_ros.patrol.task import Drone, PatrolTask
 from parallel_city_ros.planning.made_cities import MadeCity, task_over
@@ -90,6 +90,7 @@ def test_the_evaluator_and_the_checker_find_the_same_carbon(city):
     told = Evaluator(grid, task, coverage_floor_km2=0.0)(paths).carbon
     assert np.allclose(told, [grams_co2(energy_wh(p, task), task) for p in paths], rtol=1e-12)
     sums = [grams_co2(terms.leg_energies_wh(task, p).sum(), task) for p in paths]
+    assert least_wh(task) <= told.min() * 1000 / task.grid_intensity < 1.2 * least_wh(task)
     assert np.allclose(told, sums, rtol=2e-3) and np.ptp(told) > 0.02 * told.mean()
 
 
