@@ -15,19 +15,17 @@ from pathlib import Path
 
 import numpy as np
 
-from parallel_city_ros.city.cityjson import (
+from parallel_city_ros.city.city_objects import (
     KINDS,
     MOST_FACES,
     TERRAIN,
     CityObject,
     Model,
     choose_lod,
-    city_of,
     is_part,
-    open_unpacked,
-    source_crs,
-    unpacked_head,
 )
+from parallel_city_ros.city.city_of_objects import city_of, source_crs
+from parallel_city_ros.city.cityjson import open_unpacked, unpacked_head
 from parallel_city_ros.city.model import City
 from parallel_city_ros.city.options import UNTOLD, ReadOptions
 from parallel_city_ros.city.osm import require_file

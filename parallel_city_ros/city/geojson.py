@@ -26,6 +26,7 @@ from parallel_city_ros.city.osm import (
     MAX_LEVELS,
     OBSTACLES,
     SOURCE_TAG,
+    UNDERGROUND,
     Area,
     assemble,
     mend,
@@ -260,6 +261,8 @@ def _says(properties, key) -> bool:
 
 
 def _is_flat(properties, reading: _Reading) -> bool:
+    if properties.get("location") in UNDERGROUND:
+        return True
     if properties.get("building") in ("no", False) and not _says(properties, "building:part"):
         return True
     return any(_says(properties, key) for key in FLAT_KEYS) and not any(

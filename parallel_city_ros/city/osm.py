@@ -35,6 +35,7 @@ MIN_ASSUMED_HEIGHT_M = 12.0
 KEEP_REMAINDER_M2 = 4.0     # an outline's rest smaller than this is a drawing inaccuracy
 
 HEIGHT_TAGS = ("height", "building:height", "est_height")
+UNDERGROUND = ("underground", "underwater")     # a building with layer=-1 may stand under a bridge
 SOURCE_TAG = "height:source"    # a HeightSource, as we write it; without it heights are measured
 
 
@@ -241,13 +242,13 @@ def read_tagged_areas(path: str | Path, keys: Sequence[str]) -> list[Area]:
 
 
 def _read_areas(path: Path) -> tuple[list[Area], list[Area], int]:
-    """Buildings, obstacles, and how many of both had no valid outline."""
+    """Buildings, obstacles, and how many had no valid outline or are buildings under ground."""
     keys = ("building", "building:part", *dict.fromkeys(key for key, _ in OBSTACLES))
     areas, obstacles, skipped = [], [], 0
     for name, tags, shape in _objects(path, keys):
         building = tags.get("building", "no") != "no"
         if building or tags.get("building:part", "no") != "no":
-            if shape is None:
+            if shape is None or tags.get("location") in UNDERGROUND:
                 skipped += 1
             elif shape.geom_type == "MultiPolygon":
                 areas.append(Area(name, tags, shape, is_part=not building))
@@ -267,7 +268,7 @@ def _read_areas(path: Path) -> tuple[list[Area], list[Area], int]:
 
 def _is_underground(tags) -> bool:
     layer = re.fullmatch(r"-\d+(\.\d+)?", tags.get("layer", "").strip())
-    return layer is not None or tags.get("location") in ("underground", "underwater")
+    return layer is not None or tags.get("location") in UNDERGROUND
 
 
 def require_file(path: str | Path) -> Path:

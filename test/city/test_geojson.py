@@ -97,8 +97,9 @@ def test_what_lies_flat_is_no_obstacle_and_is_counted(write):
     city = read_geojson(write(
         feature({"height": 5}), feature({"leisure": "park"}), feature({"building": "no"}),
         feature({"building": "school", "amenity": "school"}, moved(SQUARE, 0.01)),
+        feature({"building": "yes", "location": "underground"}, moved(SQUARE, 0.02)),
         feature({}, [25.0, 60.0], "Point"), {"type": "Feature", "geometry": None}))
-    assert (city.n_buildings, city.n_skipped) == (2, 4)
+    assert (city.n_buildings, city.n_skipped) == (2, 5)
 
 
 def test_every_polygon_of_a_multipolygon_and_its_holes_count(write):

@@ -191,6 +191,24 @@ def test_a_height_that_is_none_is_not_known_and_noted(extract, tmp_path, value):
     assert f"2 heights are none, such as height={value} of way/{first}" in city.notes[0]
 
 
+def test_a_building_under_ground_does_not_stand(extract, tmp_path):
+    extract.house(location="underground")
+    above = extract.house(east=50, layer="-1")      # of a bridge's other side
+    city = read_osm(extract.write(tmp_path / "a.osm"))
+    assert [b.building_id for b in city.buildings] == [f"way/{above}"]
+    assert (city.n_buildings, city.n_skipped) == (1, 1)
+
+
+def test_entities_are_refused(extract, tmp_path):
+    extract.house(name="laughs")
+    path = extract.write(tmp_path / "attack.osm")
+    laughs = "<!ENTITY a 'ha'>" + "".join(
+        f"<!ENTITY {b} '{f'&{a};' * 10}'>" for a, b in zip("abcdefgh", "bcdefghi", strict=True))
+    path.write_text(f"<!DOCTYPE osm [{laughs}]>" + path.read_text().replace("laughs", "&i;"))
+    with pytest.raises(CityFileError, match=r"attack\.osm: .*XML entities.*export it again"):
+        read_osm(path)
+
+
 def test_of_doubled_outlines_the_highest_stands(extract, tmp_path):
     extract.house(height="10")
     second = extract.house(height="14")
