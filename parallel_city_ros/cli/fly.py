@@ -95,6 +95,7 @@ def fly(plan_file, autopilot, px4_build, simulator, files, speed_factor, seed, e
             config = replace(config, address=drone.address)
         outcome = _fly(plan, grid, config, log, lines)
         if log:
+            log.write("track", points=outcome.flown.round(2).tolist())
             log.outcome(outcome)
     _report(plan, grid, outcome, output, as_json or lines, lines)
 
@@ -129,8 +130,11 @@ def _rest(plan, grid, earlier):
         lines = read_lines(file)
         if any(line.get("map_hash", plan.map_hash) != plan.map_hash for line in lines):
             raise PlanError(f"{file}: is of a flight over another map; name one of this plan")
-        track = np.array([line["position"] for line in lines if line["kind"] == "progress"
-                          and line["state"] in AIRBORNE and None not in line["position"]])
+        track = np.array([row[1:] for line in lines if line["kind"] == "track"
+                          for row in line["points"]])
+        if not len(track):      # its process was killed: as far as it told
+            track = np.array([line["position"] for line in lines if line["kind"] == "progress"
+                              and line["state"] in AIRBORNE and None not in line["position"]])
         memory.record(plan, grid, track.reshape(-1, 3), lines[-1]["time"])
     rest = memory.rest(plan, grid)
     first = len(plan.path) - len(rest.path)

@@ -30,6 +30,7 @@ def run(*arguments, timeout=120, **options):
 def here(capsys, monkeypatch, *arguments):
     """What ends before it works, in this process: (exit code, stdout, stderr)."""
     monkeypatch.setattr(sys, "argv", ["parallel-city", *map(str, arguments)])
+    monkeypatch.setattr(os, "_exit", lambda code: pytest.fail("it flew"))
     with pytest.raises(SystemExit) as ended:
         main()
     out, err = capsys.readouterr()
