@@ -9,7 +9,7 @@ import click
 from parallel_city_ros.cli import options
 
 BACKENDS = ("loky", "dask")
-SHORT = {"kinds": ("grid", "organic"), "city_seeds": 1, "seeds": 2, "budget": 1000,
+SHORT = {"kinds": ("grid", "organic"), "city_seeds": 1, "seeds": 2, "budget": 600,
          "planners": ("de_aco", "de_aco_paper", "de", "iaco", "igso")}
 SHORT_PAPER = {"seeds": 2, "budget": 600}
 

@@ -10,13 +10,15 @@ from parallel_city_ros.planning.front import PREFERENCES, not_dominated
 from parallel_city_ros.planning.made_cities import MadeCity, task_over
 from parallel_city_ros.planning.planner import PlanRequest, plan
 
+BUDGET = 1500
+
 
 @pytest.fixture(scope="module")
 def found():
     grid = MadeCity("grid", 6, (500.0, 400.0)).grid()
     task = task_over(grid, 20)
     return grid, task, plan(grid, PlanRequest(task=task, planner_id="nsga2",
-                                              evaluation_budget=2500))
+                                              evaluation_budget=BUDGET))
 
 
 def test_none_dominates_another_and_all_are_feasible_and_exact(found):
@@ -35,8 +37,7 @@ def test_none_dominates_another_and_all_are_feasible_and_exact(found):
 
 @pytest.mark.parametrize("preference", PREFERENCES)
 def test_preferences(found, preference):
-    grid, task, outcome = found
-    front = outcome.front
+    front = found[2].front
     k = front.choose(preference)
     columns = {"coverage": (0, np.max), "carbon": (1, np.min), "noise": (2, np.min),
                "fitness": (3, np.min)}
@@ -45,10 +46,17 @@ def test_preferences(found, preference):
         assert front.objectives[k, column] == best(front.objectives[:, column])
     else:
         assert k not in {front.choose(p) for p in ("coverage", "carbon", "noise")}
-    again = plan(grid, PlanRequest(task=task, planner_id="nsga2", evaluation_budget=2500,
-                                   prefer=preference)).plan
+
+
+def test_the_plan_is_what_is_preferred(found):
+    grid, task, outcome = found
+    front = outcome.front
+    again = plan(grid, PlanRequest(task=task, planner_id="nsga2", evaluation_budget=BUDGET,
+                                   prefer="knee")).plan
+    k = front.choose("knee")
     assert np.array_equal(again.path, front.paths[k])
     assert again.objectives.coverage_km2 == pytest.approx(front.objectives[k, 0])
+    assert np.array_equal(outcome.plan.path, front.paths[front.choose("fitness")])
 
 
 def test_a_file_of_the_front(found):

@@ -8,7 +8,7 @@ from parallel_city_ros.patrol.evaluator import Evaluator
 from parallel_city_ros.planning.made_cities import KINDS, MadeCity, task_over
 from parallel_city_ros.planning.planner import PLANNERS, PlanRequest, PlanStatus, plan
 
-BUDGET = 1500
+BUDGET = 800
 
 
 @pytest.fixture(scope="module")
@@ -42,13 +42,14 @@ def test_plans_are_certified_and_no_worse_than_the_straight_flight(city, outcome
 
 
 @pytest.mark.parametrize("name", PLANNERS)
-def test_same_seed_same_plan_and_another_seed_another(city, outcomes, name):
+def test_same_seed_same_plan_and_another_seed_another(city, name):
     grid, task = city
-    again, other = (plan(grid, PlanRequest(task=task, planner_id=name, seed=seed,
-                                           evaluation_budget=BUDGET)) for seed in (2, 3))
-    assert np.array_equal(outcomes[name].plan.path, again.plan.path)
+    first, again, other = (
+        plan(grid, PlanRequest(task=task, planner_id=name, seed=seed, evaluation_budget=300))
+        for seed in (2, 2, 3))
+    assert np.array_equal(first.plan.path, again.plan.path)
     # the best path of two seeds may be the same walk over the graph, not all of the population
-    assert not np.array_equal(outcomes[name].population, other.population)
+    assert not np.array_equal(first.population, other.population)
 
 
 @pytest.mark.parametrize("name", PLANNERS)
@@ -82,7 +83,7 @@ def test_the_default_beats_the_baselines(outcomes):
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_city(kind):
     grid = MadeCity(kind, 9, (500.0, 400.0)).grid()
-    outcome = plan(grid, PlanRequest(task=task_over(grid, 20), evaluation_budget=1000))
+    outcome = plan(grid, PlanRequest(task=task_over(grid, 20), evaluation_budget=500))
     assert outcome.status is PlanStatus.SUCCEEDED, outcome.message
     if kind == "hill":      # else this is no test of uneven ground
         assert np.ptp(grid.ground) > 20
