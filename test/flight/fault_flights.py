@@ -10,7 +10,6 @@ import json
 import os
 import signal
 import sys
-import threading
 import time
 import traceback
 from dataclasses import replace
@@ -30,9 +29,6 @@ from parallel_city_ros.geo import LocalFrame
 
 AT_ONCE = 12            # a flight waits more than it works
 SPEED_FACTOR = 20.0     # at most
-STEP_S = 0.4            # vehicle
-AHEAD_S = 1.5           # vehicle, by which time may have gone on since the flight last looked
-BLIND_S = 0.2           # wall, that it is waited for: it may wait for something itself
 HOME = (30.0, 50.0)
 PASSES_S = 25.0         # vehicle, after which what is undone by itself is
 FLIGHT_S = 180          # wall, of a flight: then its process is killed, which is a failure
@@ -54,29 +50,17 @@ def city():
     return grid, make_plan(grid, bow=12.0, start=(40.0, 40.0, 40.0), goal=(150.0, 120.0, 40.0))
 
 
-def keep_pace(simulator, seen, over) -> None:
-    """Vehicle time goes on while the flight keeps up: a loaded machine is slow, not too late."""
-    while not over.is_set():
-        began = time.monotonic()
-        now = float(simulator.inject(f"step {STEP_S}").removeprefix("at "))
-        while now - seen[-1] > AHEAD_S and time.monotonic() < began + BLIND_S:
-            time.sleep(0.002)
-        time.sleep(max(began + STEP_S / SPEED_FACTOR - time.monotonic(), 0.0))
-
-
 def fly(grid, plan, fault: str, phase: str, undo: str) -> dict:
     """status, message, states and the truth about the drone in the end."""
     lat, lon, _ = grid.frame.to_wgs84((*HOME, 0.0))
-    states, struck, seen, over = [], [], [np.inf], threading.Event()
+    states, struck, seen = [], [], [np.inf]
     link = fault.startswith(LINK)
     config = BRISK if link else PATIENT
     options = ("--lockstep", "--param=COM_DISARM_PRFLT=600",
                f"--param=COM_DL_LOSS_T={2 if link else 30}")
     with SimulatedAutopilot((lat, lon, 17.0), speed_factor=SPEED_FACTOR, seed=5, city=grid,
-                            options=options) as simulator, Autopilot(
-                                command_timeout_s=config.command_timeout_s) as autopilot:
-        pace = threading.Thread(target=keep_pace, args=(simulator, seen, over))
-        pace.start()
+                            options=options) as simulator, simulator.paced(lambda: seen[-1]), \
+            Autopilot(command_timeout_s=config.command_timeout_s) as autopilot:
         autopilot.connect(simulator.address, 30.0)
         guard = GuardWatch(Guard(plan, grid, config), autopilot, config)
         flight = PatrolFlight(plan, grid, autopilot, config, lambda: guard.reason)
@@ -108,8 +92,6 @@ def fly(grid, plan, fault: str, phase: str, undo: str) -> dict:
             if truth["landed"] and not truth["armed"]:
                 break
             time.sleep(0.1)
-        over.set()
-        pace.join()
     return {"status": outcome.status.value, "message": outcome.message, "states": states,
             "struck": bool(struck), "truth": truth}
 

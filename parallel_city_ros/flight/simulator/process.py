@@ -11,6 +11,9 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -24,6 +27,9 @@ logger = logging.getLogger(__name__)
 ANSWER_S = 10.0     # wall, to a line that it was told
 START_S = 30.0      # wall; importing on a loaded machine takes seconds
 PORTS_TRIED = 50
+PACE_S = 0.4        # vehicle, by which time goes on at once
+AHEAD_S = 1.5       # vehicle, by which it may be ahead of who keeps up with it
+BLIND_S = 0.2       # wall, that those are waited for: they may wait for something themselves
 STOP_S = 3.0        # wall, from SIGTERM to SIGKILL
 
 
@@ -136,6 +142,31 @@ class SimulatedAutopilot:
         if answer.startswith("error "):
             raise ConfigError(answer.removeprefix("error "))
         return answer
+
+    @contextmanager
+    def paced(self, seen: Callable[[], float]):
+        """Vehicle time goes on, up to speed_factor, while somebody keeps up with it: what a
+        loaded machine holds up is slow then, never late. Of a simulator with --lockstep.
+
+        seen : vehicle time that they have looked at, s; NaN or inf if nobody is to be waited for
+        """
+        over = threading.Event()
+
+        def run():
+            while not over.is_set():
+                began = time.monotonic()
+                now = float(self.inject(f"step {PACE_S}").removeprefix("at "))
+                while now - seen() > AHEAD_S and time.monotonic() < began + BLIND_S:
+                    time.sleep(0.002)
+                time.sleep(max(began + PACE_S / self.speed_factor - time.monotonic(), 0.0))
+
+        thread = threading.Thread(target=run, name="pace", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join(ANSWER_S)
 
     def _answer(self, timeout_s: float) -> str:
         """Its next line; "" if none comes."""
