@@ -61,7 +61,7 @@ def planner(planners, front, kinds, city_seeds, helsinki, seeds, output, short, 
     """Compare planners: same start, same evaluations, processor time beside them.
 
     Writes runs.jsonl, runs.csv, summary.json, summary.md and gaps.png. Broken off, it goes on
-    where it was.
+    where it was. The best known F is the least in the folder, whatever --budget it took.
 
     \b
     parallel-city bench planner --helsinki --output doc/bench
@@ -83,11 +83,11 @@ def planner(planners, front, kinds, city_seeds, helsinki, seeds, output, short, 
             raise ConfigError(f"there is no {name!r}; there are {', '.join(there)}")
     places = benchmark.cities(kinds, range(1, city_seeds + 1)) + ["helsinki"] * helsinki
     results = _run(names, places, seeds, output, **running)
-    text = standings.write(results, output)
+    summary, text = standings.write(results, output)
     from parallel_city_ros.viz.comparison import draw_gaps
-    draw_gaps(results, Path(output) / "gaps.png")
+    draw_gaps(results, benchmark.load(output).values(), Path(output) / "gaps.png")
     if as_json:
-        options.print_json({"folder": output, "summary": standings.summary(results)})
+        options.print_json({"folder": output, "summary": summary})
     else:
         click.echo(text)
 

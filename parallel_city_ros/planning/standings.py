@@ -8,12 +8,13 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from parallel_city_ros.files import write_atomically
+from parallel_city_ros.planning.benchmark import load
 
 REFERENCE = "de_aco"
 WORSE_PERCENT, SIGNIFICANT = 1.0, 0.05      # when the reference counts as beaten in a city
@@ -21,10 +22,13 @@ HV_REFERENCE = 1.1      # where 0 is the best and 1 the worst of the best front 
 LONG = ("course", "path", "front")          # left out of runs.csv
 
 
-def summary(results: Sequence[dict]) -> dict:
+def summary(results: Sequence[dict], known: Iterable[dict] = ()) -> dict:
     """By planner: F relative to the best known, feasibility, times, and the test against
-    REFERENCE."""
-    best = best_known(results)
+    REFERENCE.
+
+    known : more runs that the best may come from, such as longer ones
+    """
+    best = best_known([*results, *known])
     limits = {(problem_of(r), r["seed"]): r["cpu_s"] for r in results
               if r["planner"] == REFERENCE}
 
@@ -41,7 +45,7 @@ def summary(results: Sequence[dict]) -> dict:
         gaps = np.array([gap(told, best) for told in good])
         spread = [100 * np.std(f) / np.mean(f) for f in _by_problem(good).values() if len(f) > 1]
         reached = {share: _time_to(mine, best, share) for share in (0.01, 0.05)}
-        equal = [100 * (f / best[problem_of(told)] - 1) for told in good
+        equal = [100 * (f / best[_track(told)] - 1) for told in good
                  if (f := at_equal_cpu(told)) is not None]
         table[name] = {
             "runs": len(mine), "feasible": len(good),
@@ -73,12 +77,21 @@ def problem_of(told) -> tuple:
 
 
 def best_known(results) -> dict[tuple, float]:
-    return {k: min(v) for k, v in _by_problem([r for r in results if r["feasible"]]).items()}
+    """Least F by city and track, whatever the number of evaluations."""
+    best: dict[tuple, float] = {}
+    for told in results:
+        if told["feasible"]:
+            best[_track(told)] = min(told["fitness"], best.get(_track(told), np.inf))
+    return best
+
+
+def _track(told) -> tuple:
+    return told["city"], told["track_points"], told["resolution"]
 
 
 def gap(told: dict, best: dict[tuple, float]) -> float:
     """% of F above the best known."""
-    return 100 * (told["fitness"] / best[problem_of(told)] - 1)
+    return 100 * (told["fitness"] / best[_track(told)] - 1)
 
 
 def _by_problem(results) -> dict[tuple, list[float]]:
@@ -97,7 +110,7 @@ def _time_to(results, best, share):
     """Share of the runs that came within a share of the best known, and their median time."""
     times = []
     for told in results:
-        goal = best.get(problem_of(told), -np.inf) * (1 + share)
+        goal = best.get(_track(told), -np.inf) * (1 + share)
         times.append(next((t for _, t, f in told["course"] if f is not None and f <= goal), None))
     reached = [t for t in times if t is not None]
     return {"share": len(reached) / max(len(times), 1), "median_cpu_s": _median(times)}
@@ -178,10 +191,13 @@ def hypervolumes(results) -> dict[str, dict]:
     return told
 
 
-def write(results: Sequence[dict], folder: str | Path) -> str:
-    """runs.csv, summary.json and summary.md in the folder; the tables as Markdown."""
+def write(results: Sequence[dict], folder: str | Path) -> tuple[dict, str]:
+    """runs.csv, summary.json and summary.md in the folder; the summary, and as Markdown.
+
+    The best known is that of all runs in the folder.
+    """
     folder = Path(folder)
-    table = summary(results)
+    table = summary(results, load(folder).values())
     columns = list(dict.fromkeys(k for told in results for k in told if k not in LONG))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, extrasaction="ignore")
@@ -191,7 +207,7 @@ def write(results: Sequence[dict], folder: str | Path) -> str:
     write_atomically(folder / "summary.json", json.dumps(table, indent=1) + "\n")
     told = markdown(table)
     write_atomically(folder / "summary.md", told)
-    return told
+    return table, told
 
 
 def markdown(table: dict) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +26,12 @@ CURVES = (("fig5", "Fig. 5: the best run's fitness", np.min),
           ("fig7", "Fig. 7: the mean of the runs' fitness", np.mean))
 
 
-def draw_gaps(results: Sequence[dict], file: str | Path) -> Path:
-    """How far each planner ends above the best known, over all its runs."""
-    best, names = best_known(results), names_of(results)
+def draw_gaps(results: Sequence[dict], known: Iterable[dict], file: str | Path) -> Path:
+    """How far each planner ends above the best known, over all its runs.
+
+    known : more runs that the best may come from
+    """
+    best, names = best_known([*results, *known]), names_of(results)
     gaps = [[gap(told, best) for told in results if told["planner"] == name and told["feasible"]]
             for name in names]
     order = np.argsort([np.median(g) if g else np.inf for g in gaps], kind="stable")

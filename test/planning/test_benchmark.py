@@ -49,7 +49,7 @@ def test_a_comparison_goes_on_where_it_was(tmp_path):
     assert len(made) == 4 and [r["planner"] for r in results] == ["de", "iaco"] * 2
     benchmark.compare(runs, tmp_path, on_done=made.append)
     assert len(made) == 4
-    text = standings.write(results, tmp_path)
+    _, text = standings.write(results, tmp_path)
     assert "`iaco`" in text
     assert len(list(csv.DictReader((tmp_path / "runs.csv").open()))) == 4
     assert json.loads((tmp_path / "summary.json").read_text())["de"]["runs"] == 2
@@ -79,6 +79,13 @@ def test_summary_of_known_numbers():
     assert table["de"]["worst_gap_percent"] >= table["de"]["quartiles_percent"][2]
     assert table["de"]["worse_at_equal_cpu_percent"] == pytest.approx(50)
     assert table["de"]["reference_loses_in"] == []
+
+
+def test_the_best_known_may_come_from_a_longer_run():
+    runs = [_told("de_aco", "a-1", seed, 110.0) for seed in (0, 1)]
+    longer = _told("de_aco", "a-1", 0, 100.0) | {"budget": 5}
+    assert standings.summary(runs)["de_aco"]["mean_gap_percent"] == pytest.approx(0)
+    assert standings.summary(runs, [longer])["de_aco"]["mean_gap_percent"] == pytest.approx(10)
 
 
 def test_a_city_where_the_reference_loses_is_named():
