@@ -49,6 +49,7 @@ lint: setup
 bench: setup
 	@$(RUN) "$(BIN)/python" benchmarks/run.py $(ARGS)
 	@$(RUN) "$(BIN)/python" benchmarks/city.py $(ARGS)
+	@$(RUN) "$(BIN)/python" benchmarks/flight.py $(ARGS)
 
 clean:
 	rm -rf build install log dist *.egg-info .pytest_cache .ruff_cache .hypothesis
