@@ -126,6 +126,9 @@ class Departure(Handling):
             self._refuse(checks.why_not_this_map(self._plan, self._grid) or
                          checks.why_not_from_home(self._plan, self._grid, self._home,
                                                   self._config))
+        if self._autopilot.snapshot.flight_mode == MISSION:
+            # Where PX4 is again after a patrol; it would take off before home is looked at.
+            self._insist("hold mode", self._autopilot.hold, lambda t: t.flight_mode == HOLD)
         self._happened(FlightEvent.ARM)
         self._armed_at = self._autopilot.snapshot.vehicle_time_s
         armed = [math.inf]      # wall, when that was acknowledged
