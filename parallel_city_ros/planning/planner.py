@@ -103,7 +103,8 @@ def warm_up() -> None:
     empty = VoxelGrid.from_dense(np.zeros((60, 60, 1), bool), np.zeros(3), 2.0,
                                  LocalFrame(0.0, 0.0))
     task = PatrolTask(start=(20.0, 20.0, 50.0), goal=(90.0, 90.0, 50.0), track_points=4)
-    plan(empty, PlanRequest(task=task, evaluation_budget=300))
+    # however long the very first compilation takes: ended by time it would not reach all loops
+    plan(empty, PlanRequest(task=task, evaluation_budget=300, time_budget_s=1e6))
 
 
 def plan(grid: VoxelGrid, request: PlanRequest, *, weights=None, city_file: str = "",
