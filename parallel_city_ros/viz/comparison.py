@@ -61,8 +61,7 @@ def draw_paper_figures(results: Sequence[dict], folder: str | Path) -> list[Path
 def _draw_courses(results, title, of, file) -> Path:
     budget = results[0]["budget"]
     at = np.linspace(0, budget, STEPS)
-    figure = new_figure(title, f"{results[0]['city']}: best, worst or mean of the runs at each "
-                        "evaluation", "", 4.6)
+    figure = new_figure(title, f"{results[0]['city']}, after each number of evaluations", "", 4.6)
     axes = figure.add_axes((0.09, 0.12, 0.88, 0.70))
     for number, name in enumerate(names_of(results), 1):
         runs = np.array([_course(told, at) for told in results
