@@ -267,13 +267,16 @@ class _Fleet:
         if self.config.apart == "time":
             ways.reverse()
         outcome = delay = None
-        for air in ways:
-            outcome = self._plan(k, seconds, worth, task, air)
+        ends = time.monotonic() + seconds
+        for turn, air in enumerate(ways):
+            left = max(ends - time.monotonic(), 1e-3) / (len(ways) - turn)
+            outcome = self._plan(k, left, worth, task, air)
             if outcome.plan is not None:
                 line = self._line(k, outcome.plan.path)
                 delay = self._delay(k, line)
                 if delay <= self.config.max_delay_s:
                     self._take(k, outcome.plan, line.later(delay))
+                    self._told(k)
                     return None
         if outcome.plan is None:
             return outcome
@@ -303,11 +306,15 @@ class _Fleet:
         self._take(k, outcome.plan, fresh.later(delay))
         if not self._fitness() < fitness or self.union.km2() < self.union.floor_km2 * (1 - 1e-9):
             self._take(k, before, line)
+        else:
+            self._told(k)
 
     def _take(self, k, found, line):
         self.plans[k], self.times[k] = found, line
         self.union.put(k, found.path)
-        self.on_progress(f"{self.names[k]}: {found.length_m:.0f} m, all see "
+
+    def _told(self, k):
+        self.on_progress(f"{self.names[k]}: {self.plans[k].length_m:.0f} m, all see "
                          f"{self.union.km2():.3f} km²")
 
     def _fitness(self) -> float:

@@ -13,6 +13,7 @@ from parallel_city_ros.patrol.separation import (
     certify_separation,
     least_delay,
     leg_gaps,
+    leg_seconds,
     timeline,
 )
 from parallel_city_ros.patrol.task import Drone
@@ -127,9 +128,19 @@ def test_least_delay_is_enough_and_no_second_too_long(seed):
     assert delay == 0 or not all(valid(d) for d in np.arange(max(0, delay - 3), delay, 0.25))
 
 
-def test_a_timeline_takes_as_long_as_its_profile():
-    path = random_path(np.random.default_rng(3))
-    line = flown(path, 30.0)
-    profile = speed_profile(path, replace(DRONE, max_speed=8.0)).duration_s
-    assert line.duration_s > profile + READY_S
-    assert line.ends[0] == 30.0 and math.isinf(line.begins[0]) and math.isinf(line.ends[-1])
+def test_legs_take_as_long_as_seen_with_px4():
+    """40 m legs with right angles at 8 m/s took twice their nominal time; no leg is faster than
+    cruise, climbs and what the drone could do allow."""
+    square = np.array([[0, 0, 60], [40, 0, 60], [40, 40, 60], [0, 40, 60], [0, 0, 60],
+                       [40, 0, 60]], float)
+    seconds = leg_seconds(square, 8.0, 3.0)
+    assert 1.7 < seconds[1:-1].mean() / 5.0 < 2.3
+    down = np.array([[0.0, 0.0, 120.0], [60.0, 0.0, 90.0], [120.0, 0.0, 60.0]])
+    assert leg_seconds(down, 8.0, 3.0) == pytest.approx([20.0, 20.0])
+    for seed in range(5):
+        path = random_path(np.random.default_rng(seed))
+        line = flown(path, 30.0)
+        length = np.linalg.norm(np.diff(path, axis=0), axis=1).sum()
+        could = speed_profile(path, replace(DRONE, max_speed=8.0)).duration_s
+        assert line.duration_s > max(could, length / 8.0) + READY_S
+        assert line.ends[0] == 30.0 and math.isinf(line.begins[0]) and math.isinf(line.ends[-1])
