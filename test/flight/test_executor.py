@@ -102,11 +102,13 @@ def test_patrols_are_flown_there_and_back_as_planned(grid, plan, drone):
     way_back = make_plan(grid, start=plan.task.goal, goal=plan.task.start)
     with drone() as (_, autopilot):
         own = autopilot.get_parameter("GF_MAX_HOR_DIST", float)
-        fences = []
+        fences, armed_in = [], []
         for patrol in (plan, way_back):
             seen = []
 
             def on_progress(progress, seen=seen):
+                if progress.state is FlightState.ARMING:
+                    armed_in.append(autopilot.snapshot.flight_mode)
                 if progress.state is FlightState.LANDING and seen[-1].state is not progress.state:
                     fences.append(autopilot.get_parameter("GF_MAX_HOR_DIST", float))
                 seen.append(progress)
@@ -118,6 +120,8 @@ def test_patrols_are_flown_there_and_back_as_planned(grid, plan, drone):
                 old_home = grid.frame.to_enu(*autopilot.snapshot.home[:2])
                 assert np.hypot(*(old_home[:2] - (30.0, 50.0))) < 1.0, "else nothing is tested"
                 first_end = outcome.flown[-1]
+        # After the first PX4 was in mission mode again, in which it takes off as soon as it arms.
+        assert set(armed_in) == {"HOLD"}
         here = seen[0].position
         assert np.linalg.norm(here[:2] - first_end[1:3]) < 1.0 and here[2] == 5.0
         new_home = grid.frame.to_enu(*autopilot.snapshot.home[:2])

@@ -47,6 +47,10 @@ class Mode(Enum):
         return main << 16 | sub << 24
 
 
+# Modes that PX4 leaves when it disarms, for the last one asked for that is not of these.
+PREVENT_ARMING = (Mode.TAKEOFF, Mode.RETURN, Mode.LAND)
+
+
 class Result(IntEnum):
     """MAV_RESULT."""
 
@@ -178,6 +182,7 @@ class SimulatedPx4:
         self.params = dict(DEFAULTS)
         self.time_s = 0.0
         self.mode = Mode.HOLD
+        self._armable = Mode.HOLD       # the newest that was asked for in which it may arm
         self.armed = False
         self.landed = True
         self.mission: list[Item] = []
@@ -256,6 +261,8 @@ class SimulatedPx4:
             elif self._left_at == self.current and self._photographs():
                 self.current = max((i for i, item in enumerate(self.mission[:self.current])
                                     if item.point is not None), default=self.current)
+        if mode not in PREVENT_ARMING:
+            self._armable = mode
         if mode is not self.mode:
             self._enter(mode)
         return Result.ACCEPTED
@@ -332,6 +339,7 @@ class SimulatedPx4:
         if not self.landed:
             self.vehicle.broken = True
         self.time_s, self.armed, self.mode, self.home_count = 0.0, False, Mode.HOLD, 0
+        self._armable = Mode.HOLD
         self._tripped.clear()
         self.texts.clear()
 
@@ -490,8 +498,8 @@ class SimulatedPx4:
         if self.armed:
             self.say(Severity.INFO, f"Disarmed by {reason}")
         self.armed = False
-        if self.mode is not Mode.HOLD:
-            self._enter(Mode.HOLD)
+        if self.mode is not self._armable:
+            self._enter(self._armable)
 
     def _enter(self, mode: Mode) -> None:
         if self.mode is Mode.MISSION and mode is not Mode.MISSION:
