@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 
 import click
 
@@ -29,11 +30,19 @@ from parallel_city_ros.cli import options
 @click.option("--gust", type=click.FloatRange(0, 30), default=0.1, show_default=True, help="m/s.")
 @click.option("--gps-noise", type=click.FloatRange(0, 20), default=0.3, show_default=True,
               help="m.")
-def sim(home, plan_file, drones, port, ground_port, speed_factor, seed, wind, gust, gps_noise):
+@click.option("--city", "files", type=click.Path(), multiple=True,
+              help="City file that really stands there, as it may differ from the twin: the "
+                   "drones can fly into it, and tell distances to it.  [default: flat ground]")
+@click.option("--resolution", type=click.FloatRange(0, 20, min_open=True), default=2.0,
+              show_default=True, help="Metres, of the voxels of that city.")
+@options.reading_flags
+def sim(home, plan_file, drones, port, ground_port, speed_factor, seed, wind, gust, gps_noise,
+        files, resolution, **reading):
     """Run simulated PX4 drones until Ctrl-C.
 
     Lines typed in are faults, such as "wind east=8 north=0 gust=3" or, for the second drone
-    only, "1: gps_loss".
+    only, "1: gps_loss"; or "truth", "track", "speed 4". With a city, DISTANCE_SENSOR (down) and
+    OBSTACLE_DISTANCE (around) are sent, and a drone that hits something falls.
 
     \b
     parallel-city sim --home 60.17,24.94,17 --drones 3
@@ -46,11 +55,18 @@ def sim(home, plan_file, drones, port, ground_port, speed_factor, seed, wind, gu
                    home, plan_file, drones))]
     options.note(f"{drones} drone{'s' * (drones > 1)} at udpin://127.0.0.1:{port}"
                  f"{f' to {port + drones - 1}' * (drones > 1)}; Ctrl-C ends")
-    process = subprocess.Popen(command)
-    # The simulator gets Ctrl-C from the terminal too, and ends in order.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
-    sys.exit(process.wait())
+    with tempfile.NamedTemporaryFile(suffix=".npz") as city:
+        read, voxelise = options.take_reading(reading)
+        if files:
+            from parallel_city_ros.flight.simulator.surroundings import write_city
+            write_city(city, voxelise(read(files), resolution))
+            city.flush()
+            command.append(f"--city={city.name}")
+        process = subprocess.Popen(command)
+        # The simulator gets Ctrl-C from the terminal too, and ends in order.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+        sys.exit(process.wait())
 
 
 def _homes(home, plan_file, drones):
