@@ -89,7 +89,8 @@ def test_in_lockstep_the_same_commands_give_the_same_truth():
     assert first[0] == "at 6.00" and '"battery_percent": 30' in first[-1]
 
 
-def test_wind_costs_energy():
+def test_strong_wind_costs_energy_and_a_breeze_carries():
+    """Hovering in wind is flying in air: rotors lift best at some speed (see patrol/power.py)."""
     def used(wind):
         autopilot = in_the_air()
         autopilot.vehicle.blow((wind, 0.0), 0.0)
@@ -97,7 +98,8 @@ def test_wind_costs_energy():
         while autopilot.time_s < end:
             autopilot.step(DT)
         return before - autopilot.vehicle.energy_wh
-    assert used(12.0) > 1.03 * used(0.0)
+    assert used(8.0) < 0.97 * used(0.0)
+    assert used(17.0) > 1.03 * used(0.0)
 
 
 def test_a_lost_motor_falls_and_lost_gps_lands():
