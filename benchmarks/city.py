@@ -166,7 +166,7 @@ def over_dds(repeats: int):
                 service.wait_for_service(10.0)
                 taken, joined = [], []
                 for n in range(max(10, repeats)):
-                    x = 100.0 + 60 * n
+                    x = 100.0 + 60 * (n % 12)
                     event = CityEvent(event_id=str(n), kind="crane", lower_z=0.0, upper_z=120.0,
                                       footprint=((x, 500), (x + 30, 500), (x + 30, 520), (x, 520)))
                     number = client.map.grid.map_update + 1

@@ -11,6 +11,7 @@ from nav_msgs.msg import OccupancyGrid
 from parallel_city_interfaces.msg import VoxelGrid as VoxelGridMsg
 from parallel_city_interfaces.msg import VoxelGridUpdate
 from parallel_city_interfaces.srv import AddEvent, CheckPath, GetRegion
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from sensor_msgs.msg import PointCloud2
 
 from parallel_city_ros.city.memory import EventMemory
@@ -26,7 +27,7 @@ from parallel_city_ros.nodes.runtime import CityNode, run
 from parallel_city_ros.patrol.certificate import clearance
 from parallel_city_ros.settings import check, setting
 
-PERIOD_S = 1.0          # wall, between two looks at what has ended and what is to be shown
+PERIOD_S = 1.0          # wall, between two looks at what has ended, or is to be shown
 MAX_RADIUS_M = 50.0     # of check_path, which looks at every column so near
 
 
@@ -88,7 +89,10 @@ class TwinMapServer(CityNode):
             self.create_service(AddEvent, "city_map/add_event", self._add_event),
             self.create_service(GetRegion, "city_map/region", self._get_region),
             self.create_service(CheckPath, "city_map/check_path", self._check_path)]
-        self._period = self.create_timer(PERIOD_S, self._look)
+        # Showing the whole map takes a while: events do not wait for it.
+        aside = MutuallyExclusiveCallbackGroup()
+        self._periods = [self.create_timer(PERIOD_S, self._look),
+                         self.create_timer(PERIOD_S, self._show, callback_group=aside)]
         grid = self._twin.grid
         self.get_logger().info(
             f"{city.name}: {city.n_buildings} buildings, {city.n_parts} parts, voxels "
@@ -104,7 +108,8 @@ class TwinMapServer(CityNode):
             return
         for service in self._offered:
             self.destroy_service(service)
-        self.destroy_timer(self._period)
+        for timer in self._periods:
+            self.destroy_timer(timer)
         for publisher in (self._voxels, self._updates, self._points, self._slice):
             self.destroy_lifecycle_publisher(publisher)
         self._twin = None
@@ -165,7 +170,9 @@ class TwinMapServer(CityNode):
         if not self.active:
             return
         self._publish([*self._twin.remove_expired(self._now_s()), *self._heed_zones()])
-        if self._shown != self._twin.grid.map_update:
+
+    def _show(self):
+        if self.active and self._shown != self._twin.grid.map_update:
             self._publish_whole()
 
     def _add_event(self, request, response):
