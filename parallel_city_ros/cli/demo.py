@@ -147,7 +147,7 @@ class _Loop:
 
     def run(self):
         from parallel_city_ros.city.ground import two_ends
-        from parallel_city_ros.flight.simulator.process import SimulatedAutopilot
+        from parallel_city_ros.flight.simulator.process import SimulatedAutopilot, patience
         from parallel_city_ros.patrol.certificate import certify
         from parallel_city_ros.patrol.task import PatrolTask
         from parallel_city_ros.viz import pictures
@@ -166,7 +166,8 @@ class _Loop:
         home = base.frame.to_wgs84((*ends[0][:2], float(base.ground_at(ends[0]))))
         with SimulatedAutopilot(home, speed_factor=self._settings.speed_factor,
                                 seed=self._settings.seed,
-                                ground=base.terrain, stands_at=ends[0]) as autopilot:
+                                ground=base.terrain, stands_at=ends[0],
+                                options=(patience(self._settings.speed_factor),)) as autopilot:
             try:
                 self._processes.start_node(
                     "mission_executor", {"address": autopilot.address,

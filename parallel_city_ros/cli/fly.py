@@ -17,7 +17,6 @@ from parallel_city_ros.cli import options
 from parallel_city_ros.flight.config import FlightConfig
 from parallel_city_ros.settings import build
 
-DISARM_S = 10.0     # after arming, if it does not take off
 STANDS_M = 0.2      # over the ground of Gazebo's world
 AIRBORNE = ("taking_off", "on_patrol", "paused")    # and not on the way home
 
@@ -155,11 +154,9 @@ def _start_autopilot(autopilot, plan, grid, stands_at, speed_factor, seed, px4_b
         from parallel_city_ros.flight.px4 import Px4Sitl
         return Px4Sitl(home, build=px4_build, simulator=simulator, speed_factor=speed_factor,
                         place=(*stands_at[:2], float(grid.ground_at(stands_at)) + STANDS_M))
-    from parallel_city_ros.flight.simulator.process import SimulatedAutopilot
-    # The start takes no less of our time if the drone's is quicker.
-    patience = f"--param=COM_DISARM_PRFLT={DISARM_S * max(speed_factor, 1.0):g}"
+    from parallel_city_ros.flight.simulator.process import SimulatedAutopilot, patience
     return SimulatedAutopilot(home, speed_factor=speed_factor, ground=grid.terrain,
-                              stands_at=stands_at, options=(patience,),
+                              stands_at=stands_at, options=(patience(speed_factor),),
                               seed=plan.seed if seed is None else seed)
 
 

@@ -156,10 +156,11 @@ def plan(files, start, goal, output, picture, resolution, must_visit, area, zone
     if as_json:
         options.print_json(report)
     elif found:
-        o = found.objectives
+        o, units = found.objectives, request.task.units
         click.echo(f"{outcome.status.value}: {outcome.message}, written to {output}")
         click.echo(f"F {o.fitness:.1f}: sees {o.coverage_km2:.4f} km² (f1), carbon {o.carbon:.3f} "
-                   f"(f2), noise {o.noise_m:.0f} m (f3), {found.length_m:.0f} m long")
+                   f"{units['carbon']} (f2), noise {o.noise_m:.0f} {units['noise_m']} (f3), "
+                   f"{found.length_m:.0f} m long")
         tightest = min((c for c in found.certificate.checks
                         if c.bound > 0.1 and c.constraint not in (EARLIEST, LATEST)),
                        key=lambda c: c.margin / c.bound)

@@ -109,7 +109,9 @@ def compare(plan: PatrolPlan, track, evaluator: Evaluator,
     patrol, photographs = patrol_part(plan.path[:passed], track)
     scores = evaluator(photographs[None])
     length = float(np.linalg.norm(np.diff(patrol, axis=0), axis=1).sum())
-    carbon = plan.task.drone.carbon_per_km * length / 1000
+    # as flown, corners rounded; energy is reckoned from waypoint to waypoint
+    carbon = float(scores.carbon[0]) if plan.task.carbon_model == "energy" else \
+        plan.task.drone.carbon_per_km * length / 1000
     coverage, noise = float(scores.coverage_km2[0]), float(scores.noise_m[0])
     height = patrol[:, 2] - evaluator.grid.ground_at(patrol)
     flown = Objectives(

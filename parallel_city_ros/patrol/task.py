@@ -150,7 +150,7 @@ class PatrolTask:
         seen = {"ground": "ground", "facades": "facades", "both": "ground and facades"}
         return {"coverage_km2": f"km² of {seen[self.coverage]}, weighted",
                 "carbon": "g CO2" if self.carbon_model == "energy" else
-                f"{self.drone.carbon_per_km:g} per km",
+                f"units ({self.drone.carbon_per_km:g} per km)",
                 "noise_m": "dB ha" if self.noise_model == "level" else "m"}
 
     @property

@@ -11,6 +11,7 @@ from scipy.sparse.csgraph import minimum_spanning_tree
 
 from parallel_city_ros.errors import ConfigError
 from parallel_city_ros.patrol.evaluator import Evaluator
+from parallel_city_ros.patrol.power import least_wh
 
 
 class Impossible(NamedTuple):
@@ -28,7 +29,7 @@ def why_impossible(evaluator: Evaluator) -> Impossible | None:
     ConfigError
         If the settings contradict each other or the map.
     """
-    for proof in (_area, _camera, _ends, _places, _time, _unreachable, _floor):
+    for proof in (_area, _camera, _ends, _places, _time, _energy, _unreachable, _floor):
         found = proof(evaluator)
         if found is not None:
             return found
@@ -189,11 +190,22 @@ def _unreachable(evaluator):
     return None
 
 
+def _energy(evaluator):
+    task = evaluator.task
+    if task.carbon_model != "energy" or least_wh(task) <= task.energy_limit_wh:
+        return None
+    return Impossible("no_valid_path", (
+        f"{task.track_points + 1} legs of {task.time_step_s:g} s take {least_wh(task):.1f} Wh at "
+        f"the least, the battery has {task.energy_limit_wh:.1f} Wh at {task.battery_percent:g} %: "
+        f"{least_wh(task) - task.energy_limit_wh:.1f} Wh are missing; raise drone.battery_wh or "
+        "battery_percent, or lower track_points or time_step_s"))
+
+
 def _floor(evaluator):
     task, scene = evaluator.task, evaluator.scene
     floor = evaluator.coverage_floor_km2
-    if task.model == "paper" or floor <= 0:
-        return None
+    if task.model == "paper" or task.coverage != "ground" or floor <= 0:
+        return None     # what is below counts the ground only
     height = task.max_altitude + float(np.ptp(scene.ground))
     radius = min(scene.camera.reach, height * scene.camera.slope) + scene.camera.cell
     view = np.pi * radius**2

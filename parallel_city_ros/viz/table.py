@@ -32,7 +32,7 @@ class Measure:
 
 def measures(sorties: Sequence[Sortie], sortie: Sortie) -> list[Measure]:
     """What a sortie was planned to do, and what it did. The same rows for every sortie."""
-    c, path = sortie.comparison, sortie.plan.path
+    c, path, units = sortie.comparison, sortie.plan.path, sortie.plan.task.units
     height = path[:, 2] - sortie.grid.ground_at(path)
     heard = float(np.mean(height <= sortie.plan.task.noise_altitude))
     return [
@@ -43,8 +43,8 @@ def measures(sorties: Sequence[Sortie], sortie: Sortie) -> list[Measure]:
                 100 * new_share(sorties, sortie, sortie.planned_seen),
                 100 * new_share(sorties, sortie), 1),
         Measure("Worth of it, f1", "km²", c.planned.coverage_km2, c.flown.coverage_km2, 3),
-        Measure("Carbon, f2", "units", c.planned.carbon, c.flown.carbon, 3),
-        Measure("Noise, f3", "m", c.planned.noise_m, c.flown.noise_m),
+        Measure("Carbon, f2", units["carbon"], c.planned.carbon, c.flown.carbon, 3),
+        Measure("Noise, f3", units["noise_m"], c.planned.noise_m, c.flown.noise_m),
         Measure("Fitness F", "", c.planned.fitness, c.flown.fitness),
         Measure("Lowest altitude", "m", float(height.min()), c.lowest_altitude_m, 1),
         Measure("Heard from the ground", "%", 100 * heard, 100 * c.below_noise_altitude_share),

@@ -9,6 +9,7 @@ import shapely
 from parallel_city_ros.errors import ConfigError
 from parallel_city_ros.patrol.certificate import certify
 from parallel_city_ros.patrol.evaluator import Evaluator
+from parallel_city_ros.patrol.power import least_wh
 from parallel_city_ros.patrol.task import Drone, PatrolTask
 from parallel_city_ros.planning.made_cities import MadeCity, task_over
 from parallel_city_ros.planning.planner import PlanRequest, PlanStatus, plan
@@ -46,6 +47,18 @@ def test_a_coverage_floor_out_of_reach(grid, task):
     large = MadeCity("open", 5, (2000.0, 2000.0)).grid(4.0)
     far = replace(task_over(large, 10), coverage_floor=0.99)
     assert refused(large, far, "coverage_floor 0.99", "at most") is PlanStatus.NO_VALID_PATH
+
+
+def test_a_battery_too_small_for_every_path_says_how_much_is_missing(grid, task):
+    small = replace(task, carbon_model="energy", drone=Drone(battery_wh=5.0))
+    assert refused(grid, small, "Wh are missing", "battery_wh") is PlanStatus.NO_VALID_PATH
+    enough = replace(small, drone=Drone(battery_wh=least_wh(small) + 0.1))
+    assert outcome_of(grid, enough).history, "what may be possible is searched for"
+
+
+def test_a_floor_for_facades_is_not_reckoned_by_the_ground(grid, task):
+    walls = replace(task, coverage="facades", coverage_floor=0.0)
+    assert "coverage floor" not in outcome_of(grid, walls).message.split(";")[0]
 
 
 def test_start_equal_to_goal_needs_something_to_do(task):

@@ -24,6 +24,7 @@ from parallel_city_ros.flight.simulator.surroundings import write_city
 
 logger = logging.getLogger(__name__)
 
+DISARM_S = 10.0     # after arming, if it does not take off; PX4's default
 ANSWER_S = 10.0     # wall, to a line that it was told
 START_S = 30.0      # wall; importing on a loaded machine takes seconds
 PORTS_TRIED = 50
@@ -31,6 +32,12 @@ PACE_S = 0.4        # vehicle, by which time goes on at once
 AHEAD_S = 1.5       # vehicle, by which it may be ahead of who keeps up with it
 BLIND_S = 0.2       # wall, that those are waited for: they may wait for something themselves
 STOP_S = 3.0        # wall, from SIGTERM to SIGKILL
+
+
+def patience(speed_factor: float) -> str:
+    """Option by which it waits for the take-off as long of our time as a drone of real time:
+    between arming and the order to start lies our work, which is not quicker if the drone is."""
+    return f"--param=COM_DISARM_PRFLT={DISARM_S * max(speed_factor, 1.0):g}"
 
 
 class SimulatedAutopilot:
