@@ -27,7 +27,7 @@ from parallel_city_ros.flight.simulator.process import SimulatedAutopilot
 from parallel_city_ros.flight.state import FlightState
 from parallel_city_ros.geo import LocalFrame
 
-AT_ONCE = 12            # a flight waits more than it works
+AT_ONCE = 8             # a flight waits more than it works
 SPEED_FACTOR = 20.0     # at most
 HOME = (30.0, 50.0)
 PASSES_S = 25.0         # vehicle, after which what is undone by itself is
@@ -37,7 +37,7 @@ PATIENT = FlightConfig(
     link_timeout_s=15.0, mode_timeout_s=1.0, retries=4, progress_period_s=0.05,
     guard=GuardConfig(estimator_s=0.2))
 # Where the link is what fails, its wall times are short, as all else is fast.
-BRISK = replace(PATIENT, link_timeout_s=0.7, link_wait_s=6.0, command_timeout_s=2.0,
+BRISK = replace(PATIENT, link_timeout_s=1.5, link_wait_s=6.0, command_timeout_s=2.0,
                 parameter_timeout_s=1.0, retries=2)
 LINK = ("link_loss", "freeze", "reboot")
 

@@ -33,7 +33,7 @@ FAULTS = {
     # Near home it is not told from a landing there by where it lies.
     "motor_loss": ("", either(HERE, HOME)),
     "link_loss": ("", either(GIVEN_UP)),
-    "link_loss s=1.5": ("", either(HOME, HERE)),
+    "link_loss s=3": ("", either(HOME, HERE)),
     "link_delay s=0.2": ("", either(HARMLESS)),
     "packet_loss share=0.1": ("", either(HARMLESS)),
     "reorder share=0.3": ("", either(HARMLESS)),
