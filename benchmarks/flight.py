@@ -38,7 +38,6 @@ LATE_S = 0.25       # wall: what a simulator is later by than that is a missed d
 WATCHED_S = 10.0    # wall, of a load that is measured
 BREACHES = 8
 POSITIONS = 400     # whose way to a topic is timed
-STATE_RATE_HZ = 100.0   # of the node: at its default of 10 a position waits for its turn
 PATIENT = "--param=COM_DISARM_PRFLT=60"
 FAST = 20.0
 # All goals are upper bounds.
@@ -242,8 +241,7 @@ def topic(grid, flown):
         log = stack.enter_context(tempfile.TemporaryFile())
         node = subprocess.Popen([
             sys.executable, "-m", "parallel_city_ros.nodes.mission_executor", "--ros-args",
-            "-r", "__ns:=/bench", "-p", f'address:="{simulator.address}"', "-p",
-            f"state_rate_hz:={STATE_RATE_HZ}"],
+            "-r", "__ns:=/bench", "-p", f'address:="{simulator.address}"'],
             stdout=log, stderr=log)
         stack.callback(node.wait)
         stack.callback(node.terminate)

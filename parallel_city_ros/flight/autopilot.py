@@ -233,7 +233,8 @@ class Autopilot:
     def _on_position(self, p) -> None:
         self._update(latitude_deg=p.latitude_deg, longitude_deg=p.longitude_deg,
                      absolute_altitude_m=p.absolute_altitude_m,
-                     relative_altitude_m=p.relative_altitude_m)
+                     relative_altitude_m=p.relative_altitude_m,
+                     position_wall_s=time.monotonic())
         # PX4 and the simulator send attitude and position at the same rate: the newest
         # attitude's time is the position's to within one period.
         if math.isfinite(self._telemetry.vehicle_time_s):

@@ -21,6 +21,7 @@ class Telemetry:
     longitude_deg: float = NAN
     absolute_altitude_m: float = NAN    # above mean sea level
     relative_altitude_m: float = NAN    # above home, which before arming may be an old one
+    position_wall_s: float = -math.inf  # time.monotonic() when it was last told
     velocity: tuple[float, float, float] = (NAN, NAN, NAN)  # ENU, m/s
     yaw: float = NAN                    # ENU, rad
     flight_mode: str = ""               # MAVSDK's name: "HOLD", "MISSION", "RETURN_TO_LAUNCH" …

@@ -49,6 +49,7 @@ ATTEMPT_S = 3.0         # wall, of one attempt to find the autopilot
 RECONNECT_S = 1.0       # wall, between two of them
 FIND_S = 3.0            # wall, in which a drone in the air tells that it is
 PROMISE_S = 2.0         # wall, from accepting a goal to beginning it
+LOOK_S = 0.008          # wall, between two looks whether the drone told where it is
 ANSWER_S = 90.0         # wall, to a skip or a replacement
 STOP_S = 15.0           # wall, from deactivation in flight to seeing the drone return
 # Before these are over the plan may still be refused; then nobody is told that it is flown.
@@ -58,7 +59,8 @@ GOING_HOME = {FlightState.RETURNING, FlightState.LANDING, FlightState.LANDED, Fl
 
 @dataclass(frozen=True, kw_only=True)
 class ExecutorConfig:
-    state_rate_hz: float = setting(10.0, "Hz of wall time, of odom and fix", above=0, high=100)
+    state_rate_hz: float = setting(10.0, "Hz of wall time, of odom and fix, at most: as often "
+                                   "as the drone tells where it is", above=0, high=100)
     path_rate_hz: float = setting(2.0, "Hz of wall time, of flown_path", above=0, high=20)
     map_timeout_s: float = setting(10.0, "s of wall time to wait for a map", above=0)
     state_folder: str = setting("", "folder where the plan that is flown is kept, so that a "
@@ -92,6 +94,7 @@ class MissionExecutor(CityNode):
         parameters.declare(self, ExecutorConfig)
         parameters.declare(self, FlightConfig)
         self._autopilot = self._map = self._sortie = None
+        self._told_wall_s = 0.0     # position that was published last
         self._claimed = False       # by a flight that goes on
         self._promised_until = -math.inf    # wall, to a goal that was accepted and has not begun
         self._lock = threading.Lock()
@@ -118,7 +121,7 @@ class MissionExecutor(CityNode):
             self.create_service(Trigger, name, self._on_request(name), callback_group=self._group)
             for name in ("pause", "resume", "skip", "return", "land")]
         self._clocked = [
-            self.create_timer(1 / self._config.state_rate_hz, self._publish_state),
+            self.create_timer(LOOK_S, self._publish_state),
             self.create_timer(1 / self._config.path_rate_hz, self._publish_path)]
         self._server = ActionServer(
             self, FlyPatrol, "fly_patrol", self._execute, callback_group=self._group,
@@ -411,9 +414,11 @@ class MissionExecutor(CityNode):
     def _publish_state(self):
         if not self.active or not self._connected.is_set():
             return
-        telemetry, stamp = self._autopilot.snapshot, self._stamp()
-        if not math.isfinite(telemetry.latitude_deg):
+        telemetry = self._autopilot.snapshot
+        # At once when it comes; never an old place as if it were a new one.
+        if telemetry.position_wall_s - self._told_wall_s < 0.9 / self._config.state_rate_hz:
             return
+        self._told_wall_s, stamp = telemetry.position_wall_s, self._stamp()
         self._fix.publish(conversions.fix_to_ros(telemetry, stamp, self._base_link))
         self._battery.publish(conversions.battery_to_ros(telemetry, stamp, self._base_link))
         grid = self._map.grid
