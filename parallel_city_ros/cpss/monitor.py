@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from parallel_city_ros.city.voxels import VoxelGrid
-from parallel_city_ros.city.zones import Zone, ZoneKind, read_zones, zone_mask
+from parallel_city_ros.city.zones import Zone, ground_weights, read_zones
 from parallel_city_ros.cpss.comparison import Comparison, compare, patrol_part, waypoints_passed
 from parallel_city_ros.cpss.ledger import WEIGHT_STEPS, CoverageLedger, LedgerConfig
 from parallel_city_ros.errors import ConfigError
@@ -22,7 +22,6 @@ from parallel_city_ros.patrol.plan import PatrolPlan, weights_hash
 from parallel_city_ros.settings import check, setting
 
 VERSIONS_KEPT = 8       # of the map and of the weights, for plans made on older ones
-BESIDE_PRIORITY = 0.5   # worth of ground while other ground has priority
 PASSED_M = 10.0         # a waypoint counts as passed within this distance
 
 
@@ -79,7 +78,7 @@ class LoopMonitor:
                                   ) from error
         self._kept = self._flights_kept()
         self._zones: list[Zone] = []
-        self._zone_masks: tuple | None = None    # the zones that they are of, privacy, priority
+        self._zone_worth: tuple | None = None    # the zones that it is of, (nx, ny)
 
     def _flights_kept(self) -> set[str]:
         """Ids of the flights in the history; a line that was cut off is passed over."""
@@ -104,7 +103,7 @@ class LoopMonitor:
                 patrol.closed, patrol.comparison, patrol.evaluator = True, None, None
             self._zones = [zone for name in self._config.zones_file.split(",") if name.strip()
                            for zone in read_zones(name.strip(), grid.frame)]
-            self._zone_masks = None
+            self._zone_worth = None
             self.ledger = CoverageLedger(grid.surface.shape, self._config.ledger)
             if self._folder is not None and self._ledger_file(grid).exists():
                 self.ledger.load(self._ledger_file(grid))
@@ -123,19 +122,15 @@ class LoopMonitor:
         return weights
 
     def _zoned(self, weights, now_s: float) -> np.ndarray:
-        """Nothing where nobody is to be filmed, half of it outside areas that have priority."""
+        """Nothing where nobody is to be filmed, less outside areas that have priority."""
         at = datetime.fromtimestamp(now_s, timezone.utc)
         active = tuple(zone for zone in self._zones if zone.active(at))
         if not active:
             return weights
-        if self._zone_masks is None or self._zone_masks[0] != active:
-            grid = self.grid
-            self._zone_masks = active, *(
-                zone_mask(active, kind, grid.origin, grid.resolution, weights.shape, at)
-                for kind in (ZoneKind.PRIVACY, ZoneKind.PRIORITY))
-        _, private, first = self._zone_masks
-        worth = np.where(first | ~first.any(), weights, BESIDE_PRIORITY * weights)
-        return np.rint(np.where(private, 0.0, worth) * WEIGHT_STEPS) / WEIGHT_STEPS
+        if self._zone_worth is None or self._zone_worth[0] != active:
+            worth = ground_weights(self.grid, active, at)
+            self._zone_worth = active, worth / max(1.0, worth.max())     # 1 is the most
+        return np.rint(weights * self._zone_worth[1] * WEIGHT_STEPS) / WEIGHT_STEPS
 
     def on_plan(self, drone: str, plan: PatrolPlan, flight_id: str = "") -> None:
         """A drone begins to fly a plan.

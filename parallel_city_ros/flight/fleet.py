@@ -11,7 +11,7 @@ A mission is YAML::
       drone_2:
         plan: south.json
         connection: udpin://127.0.0.1:14541
-        start_after_s: 20       # wall
+        start_after_s: 20       # wall, or of vehicle time if all drones are simulated
         flight: {system_id: 2, cruise_speed: 6.0}   # settings of FlightConfig
 
 Files are relative to the mission file.
