@@ -134,12 +134,16 @@ def _arguments(drone, index, mission, speed_factor, log_name) -> list[str]:
 
 
 def _watch(children, mission, asked, pace) -> float:
-    """Start each when its time has come, keep them apart; the least distance in the air, m."""
+    """Start each when its time has come, keep them apart; the least distance in the air, m.
+
+    pace : of the fleet's seconds in one of ours
+    """
     separation = Separation([c.name for c in children], mission.separation_m)
     by_name, closest, began = {c.name: c for c in children}, np.inf, time.monotonic()
     while not all(c.ended or (asked and not c.started) for c in children):
+        now = pace * (time.monotonic() - began)
         for child in children:
-            if not child.started and not asked and pace * (time.monotonic() - began) >= child.wait_s:
+            if not child.started and not asked and now >= child.wait_s:
                 child.start()
         places = {c.name: (c.place, c.state) for c in children
                   if c.place is not None and c.state in AIRBORNE and not c.ended}
