@@ -25,6 +25,7 @@ END_ALTITUDE_M = 60.0           # of start and goal, above ground
 CRANE_SHARE = 0.3               # of the first route: where the crane appears
 REPORT_SHARE = 0.6              # of its waypoints: when it appears, so behind the drone
 CRANE_M, CRANE_HEIGHT_M = 44.0, 130.0      # higher than a drone may fly
+CRANE_CLEAR_M = 6.0             # more than a drone needs, between it and the rest of the route
 MAST_M, MAST_OVER_M = 8.0, 12.0     # what nobody reported: its edge, and how far above the route
 MAST_ASIDE_M = (40.0, 90.0)     # from start and goal, crane: at least
 SEEN_FROM_M = 45.0              # the route passes it at most so far away
@@ -289,7 +290,7 @@ class _Loop:
             return
         self._crane = CityEvent(
             event_id="crane-1", kind="crane", lower_z=0.0, upper_z=CRANE_HEIGHT_M,
-            footprint=_square(plan.path[int(CRANE_SHARE * len(plan.path))], CRANE_M),
+            footprint=_place_for_crane(plan),
             confidence=0.9, description="closed block, tower crane at work")
         self._client.report(self._crane)
 
@@ -416,6 +417,23 @@ def _square(middle, edge: float):
     return ((x - h, y - h), (x + h, y - h), (x + h, y + h), (x - h, y + h))
 
 
+def _place_for_crane(plan):
+    """Corners of a square on the route that the rest of it, and its start, keep clear of."""
+    import numpy as np
+    import shapely
+
+    path, task = plan.path, plan.task
+    rest = shapely.union(shapely.LineString(path[int(REPORT_SHARE * len(path)) - 2:, :2]),
+                         shapely.Point(path[0, :2]))
+    clear = task.clearance_horizontal + 2 * task.tube_radius + CRANE_CLEAR_M
+    usual = int(CRANE_SHARE * len(path))
+    for edge in np.linspace(CRANE_M, CRANE_M / 4, 4):
+        for k in sorted(range(1, len(path) // 2), key=lambda k: abs(k - usual)):
+            if shapely.Polygon(_square(path[k], edge)).distance(rest) >= clear:
+                return _square(path[k], edge)
+    return _square(path[usual], CRANE_M / 4)
+
+
 def _place_for_mast(grid, plan):
     """A mast beside a route, as an event; None if there is no place for one.
 
@@ -431,7 +449,7 @@ def _place_for_mast(grid, plan):
 
     task, path = plan.task, plan.path
     route = shapely.LineString(path[:, :2])
-    crane = shapely.Polygon(_square(path[int(CRANE_SHARE * len(path))], CRANE_M))
+    crane = shapely.Polygon(_place_for_crane(plan))
     ends = shapely.MultiPoint([task.start[:2], task.goal[:2]])
     larger = EVENT_VOXELS * grid.resolution
     nearest = task.clearance_horizontal + 2 * task.tube_radius + larger + MAST_M / 2
