@@ -236,11 +236,6 @@ def read_tagged(path: str | Path, keys: Sequence[str]) -> list[Area]:
             "another kind, download or export it again as .osm or .osm.pbf") from error
 
 
-def read_tagged_areas(path: str | Path, keys: Sequence[str]) -> list[Area]:
-    """`read_tagged` without points and lines."""
-    return [a for a in read_tagged(path, keys) if a.polygon.geom_type == "MultiPolygon"]
-
-
 def _read_areas(path: Path) -> tuple[list[Area], list[Area], int]:
     """Buildings, obstacles, and how many had no valid outline or are buildings under ground."""
     keys = ("building", "building:part", *dict.fromkeys(key for key, _ in OBSTACLES))

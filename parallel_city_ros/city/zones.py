@@ -148,12 +148,6 @@ class Zone:
         return not self.windows or any(w.active(at) for w in self.windows)
 
 
-def is_ed269(document) -> bool:
-    """Whether a JSON document is of ED-269: features with a restriction and volumes."""
-    features = _features(document)
-    return bool(features) and all(isinstance(f, dict) and "restriction" in f for f in features)
-
-
 def _features(document) -> list | None:
     """By the names that publishers give the list of ED-269's UASZoneVersion, or GeoJSON's."""
     if not isinstance(document, dict):

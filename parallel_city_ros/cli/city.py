@@ -52,8 +52,7 @@ def city_inputs(command):
         *(click.option(s.flag, s.name, type=s.kind, default=None,
                        help=s.description[0].upper() + s.description[1:] + ".")
           for s in SETTINGS),
-        click.option("--resolution", type=float, default=2.0, show_default=True,
-                     help="Edge of a voxel, metres."),
+        options.resolution_option,
         click.option("--assumed-margin", type=click.FloatRange(min=0.0), default=0.0,
                      show_default=True,
                      help="Metres added to the top of buildings whose height is assumed."),
@@ -292,8 +291,7 @@ def _settings_by_file(command):
 @city.command()
 @click.argument("folder", type=click.Path(exists=True, file_okay=False))
 @_settings_by_file
-@click.option("--resolution", type=float, default=2.0, show_default=True,
-              help="Edge of a voxel, metres.")
+@options.resolution_option
 @options.json_option
 def table(folder, resolution, as_json, **settings):
     """A Markdown table of the city files in FOLDER, each read by itself.

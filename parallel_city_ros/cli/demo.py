@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import shutil
 import signal
 import time
@@ -234,7 +233,7 @@ class _Loop:
                            f"{f.waypoint + 1} of {f.waypoints}")
                 self._look_for_discoveries(number, f.distance_m)
                 if number == 1:
-                    self._slow_by_the_mast(autopilot, plan, f.waypoint)
+                    self._slow_by_the_mast(autopilot, f.waypoint)
                     if f.waypoint >= REPORT_SHARE * f.waypoints:
                         self._crane_appears(plan)
             flight = client.fly(plan, on_progress=on_progress, alive=alive)
@@ -297,6 +296,7 @@ class _Loop:
     # what nobody reports
 
     _mast = None
+    _beside_the_mast: frozenset[int] = frozenset()
     _when: dict | None = None       # it was first on the map
 
     def _hide_mast(self, grid, plan):
@@ -306,21 +306,16 @@ class _Loop:
             options.note("no place for an unknown mast beside this route: nothing to discover")
         else:
             self._client.stand(self._mast)
+            self._beside_the_mast = _waypoints_near(plan.path, self._mast)
 
-    def _slow_by_the_mast(self, autopilot, plan, waypoint):
+    def _slow_by_the_mast(self, autopilot, waypoint):
         """Near it, simulated time goes slower.
 
         Fast as the rest is flown, a loaded machine's sensor has few pictures of it, or none.
         """
         factor = self._settings.speed_factor
-        if self._mast is not None:
-            import numpy as np
-            legs = np.linalg.norm(np.diff(plan.path, axis=0), axis=1)
-            along = np.concatenate([[0.0], np.cumsum(legs)])
-            middle = np.mean(self._mast.footprint, axis=0)
-            mast = along[np.argmin(np.linalg.norm(plan.path[:, :2] - middle, axis=1))]
-            near = mast - LOOK_M[0] <= along[waypoint] <= mast + LOOK_M[1]
-            factor = min(factor, LOOK_SPEED_FACTOR if near else math.inf)
+        if waypoint in self._beside_the_mast:
+            factor = min(factor, LOOK_SPEED_FACTOR)
         if factor != self._factor:
             autopilot.inject(f"speed {factor}")
             self._factor = factor
@@ -415,6 +410,17 @@ def _square(middle, edge: float):
     """Corners of a square around a place in ENU metres."""
     x, y, h = float(middle[0]), float(middle[1]), edge / 2
     return ((x - h, y - h), (x + h, y - h), (x + h, y + h), (x - h, y + h))
+
+
+def _waypoints_near(path, event) -> frozenset[int]:
+    """Those from LOOK_M before the event to LOOK_M behind it, along the path."""
+    import numpy as np
+
+    along = np.r_[0.0, np.cumsum(np.linalg.norm(np.diff(path, axis=0), axis=1))]
+    middle = np.mean(event.footprint, axis=0)
+    at = along[np.argmin(np.linalg.norm(path[:, :2] - middle, axis=1))]
+    return frozenset(np.flatnonzero((along >= at - LOOK_M[0])
+                                    & (along <= at + LOOK_M[1])).tolist())
 
 
 def _place_for_crane(plan):

@@ -109,6 +109,32 @@ class Point(click.ParamType):
         return point
 
 
+class Corners(click.ParamType):
+    """E,N;E,N;E,N in metres of the map frame."""
+
+    name = "E,N;..."
+
+    def convert(self, value, param, ctx):
+        if isinstance(value, tuple):
+            return value
+        try:
+            corners = tuple(tuple(float(part) for part in corner.split(","))
+                            for corner in value.split(";"))
+        except ValueError:
+            corners = ()
+        if len(corners) < 3 or any(len(corner) != 2 for corner in corners):
+            self.fail(f"{value!r} is not three or more corners, metres east and north, such as "
+                      "'0,0;500,0;500,400'", param, ctx)
+        return corners
+
+
+resolution_option = click.option("--resolution", type=float, default=2.0, show_default=True,
+                                 help="Edge of a voxel, metres.")
+area_option = click.option("--area", type=Corners(), default=(),
+                           help="Corners of the polygon in which the ground is worth seeing: "
+                                "E,N;E,N;E,N in metres.")
+
+
 def print_json(values: dict) -> None:
     click.echo(json.dumps(finite(values), indent=1))
 

@@ -19,25 +19,6 @@ BAD_INPUT = {PlanStatus.START_OCCUPIED, PlanStatus.GOAL_OCCUPIED, PlanStatus.OUT
 ALIASES = {"planner_id": "--planner", "evaluation_budget": "--budget", "time_budget_s": "--time"}
 
 
-class Corners(click.ParamType):
-    """E,N;E,N;E,N in metres of the map frame."""
-
-    name = "E,N;..."
-
-    def convert(self, value, param, ctx):
-        if isinstance(value, tuple):
-            return value
-        try:
-            corners = tuple(tuple(float(part) for part in corner.split(","))
-                            for corner in value.split(";"))
-        except ValueError:
-            corners = ()
-        if len(corners) < 3 or any(len(corner) != 2 for corner in corners):
-            self.fail(f"{value!r} is not three or more corners, metres east and north, such as "
-                      "'0,0;500,0;500,400'", param, ctx)
-        return corners
-
-
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(), metavar="FILE...")
 @click.option("--from", "start", type=options.Point(), required=True,
@@ -48,13 +29,10 @@ class Corners(click.ParamType):
 @click.option("--picture", type=click.Path(dir_okay=False),
               help="A PNG of the route from above; with --explain one of the legs, and with "
                    "--front one of the front too.")
-@click.option("--resolution", type=float, default=2.0, show_default=True,
-              help="Edge of a voxel, metres.")
+@options.resolution_option
 @click.option("--visit", "must_visit", type=options.Point(), multiple=True,
               help="A place to pass within --visit-radius; may be given many times.")
-@click.option("--area", type=Corners(), default=(),
-              help="Corners of the polygon in which the ground is worth seeing: "
-                   "E,N;E,N;E,N in metres.")
+@options.area_option
 @click.option("--zones", type=click.Path(dir_okay=False),
               help="ED-269, GeoJSON or OpenStreetMap file of no-fly zones, with --departure.")
 @click.option("--departure", metavar="TIME",

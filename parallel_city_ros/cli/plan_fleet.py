@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from parallel_city_ros.cli import options
-from parallel_city_ros.cli.plan import ALIASES, Corners, Interruptible
+from parallel_city_ros.cli.plan import ALIASES, Interruptible
 from parallel_city_ros.errors import ConfigError
 from parallel_city_ros.planning.fleet import FleetConfig
 from parallel_city_ros.planning.planner import PlanRequest
@@ -25,13 +25,10 @@ from parallel_city_ros.settings import build, flatten
 @click.option("--output", "-o", type=click.Path(file_okay=False), default="fleet",
               show_default=True, help="Folder for the plans, mission.yaml, fleet.json and "
                                       "fleet.png.")
-@click.option("--resolution", type=float, default=2.0, show_default=True,
-              help="Edge of a voxel, metres.")
+@options.resolution_option
 @click.option("--visit", "must_visit", type=options.Point(), multiple=True,
               help="A place that the drone of its sector passes, with --base; again for more.")
-@click.option("--area", type=Corners(), default=(),
-              help="Corners of the polygon in which the ground is worth seeing: "
-                   "E,N;E,N;E,N in metres.")
+@options.area_option
 @options.settings_flags(FleetConfig, ALIASES)
 @options.settings_flags(PlanRequest, ALIASES, strip="task.",
                         skip=("evaluation_budget", "prefer"))

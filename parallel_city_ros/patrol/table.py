@@ -21,7 +21,6 @@ class VisibilityTable:
     """Bitmaps by box, at most memory_mb of them; the least recently used half makes room."""
 
     def __init__(self, scene, memory_mb: float, least_records: int):
-        self._scene = scene
         nx, ny = scene.surface.shape
         self._words = record_words(scene.surface, scene.camera)
         fitting = int(memory_mb * 2**20 / (8 * self._words + 32 + 16 * 2))

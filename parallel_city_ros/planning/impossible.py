@@ -192,12 +192,12 @@ def _unreachable(evaluator):
 
 def _energy(evaluator):
     task = evaluator.task
-    if task.carbon_model != "energy" or least_wh(task) <= task.energy_limit_wh:
+    if task.carbon_model != "energy" or (least := least_wh(task)) <= task.energy_limit_wh:
         return None
     return Impossible("no_valid_path", (
-        f"{task.track_points + 1} legs of {task.time_step_s:g} s take {least_wh(task):.1f} Wh at "
+        f"{task.track_points + 1} legs of {task.time_step_s:g} s take {least:.1f} Wh at "
         f"the least, the battery has {task.energy_limit_wh:.1f} Wh at {task.battery_percent:g} %: "
-        f"{least_wh(task) - task.energy_limit_wh:.1f} Wh are missing; raise drone.battery_wh or "
+        f"{least - task.energy_limit_wh:.1f} Wh are missing; raise drone.battery_wh or "
         "battery_percent, or lower track_points or time_step_s"))
 
 

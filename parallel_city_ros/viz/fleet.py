@@ -11,7 +11,7 @@ from parallel_city_ros.city.voxels import VoxelGrid
 from parallel_city_ros.planning.fleet import FleetPlan
 from parallel_city_ros.viz import pictures
 from parallel_city_ros.viz.sortie import resample
-from parallel_city_ros.viz.style import HALO, INK, SOFT_INK, colour, new_figure, save
+from parallel_city_ros.viz.style import HALO, INK, colour, new_figure, save
 
 MARGIN_M = 70.0
 LINES = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)))   # after as many drones as there are colours
@@ -37,14 +37,14 @@ def draw_fleet(path: str | Path, grid: VoxelGrid, fleet: FleetPlan) -> Path:
         grid.attribution, height)
     axes = figure.add_axes((0.02, foot / height, wide / 10, 1 - (head + foot) / height),
                            anchor="W")
-    image = pictures._show_buildings(axes, grid, window)
+    image = pictures.show_buildings(axes, grid, window)
     handles = []
     for number, (name, found) in enumerate(fleet.plans.items(), 1):
         ink, line = colour(number), LINES[(number - 1) // 5 % len(LINES)]
         late = fleet.start_after_s[name]
         axes.plot(*found.path[:, :2].T, color="white", linewidth=4.2, zorder=4)
         axes.plot(*found.path[:, :2].T, color=ink, linewidth=2.2, linestyle=line, zorder=5)
-        pictures._arrows(axes, found.path[:, :2], ink, 0.25 * (window[1] - window[0]), 15)
+        pictures.arrows(axes, found.path[:, :2], ink, 0.25 * (window[1] - window[0]), 15)
         for place, mark in ((found.path[0], "o"), (found.path[-1], "s")):
             axes.plot(*place[:2], mark, markersize=9 if mark == "o" else 5, color="white",
                       markeredgecolor=ink, markeredgewidth=2, zorder=7)
@@ -57,18 +57,6 @@ def draw_fleet(path: str | Path, grid: VoxelGrid, fleet: FleetPlan) -> Path:
         axes.plot(*pair.where[:2], "x", color=INK, markersize=9, markeredgewidth=2, zorder=8)
         handles.append(Line2D([], [], color=INK, marker="x", linestyle="none",
                               markeredgewidth=2, label="Nearest to another"))
-    figure.canvas.draw()    # the legend stands beside the map, wherever its shape left it
-    right = axes.get_window_extent().x1 / figure.bbox.width + 0.015
-    top = axes.get_window_extent().y1 / figure.bbox.height
-    legend = figure.legend(handles=handles, loc="upper left", bbox_to_anchor=(right, top),
-                           frameon=False, fontsize=9, borderpad=0, labelspacing=0.6,
-                           handlelength=2.6)
-    figure.canvas.draw()
-    low = legend.get_window_extent().y0 / figure.bbox.height
-    bar = figure.add_axes((right + 0.01, low - 0.10, 0.15, 0.016))
-    colours = figure.colorbar(image, cax=bar, orientation="horizontal")
-    colours.outline.set_visible(False)
-    colours.ax.tick_params(labelsize=8, colors=SOFT_INK)
-    colours.ax.set_title("Height of buildings, m", size=9, color=INK, loc="left")
-    pictures._scale_and_north(figure, axes, window, right + 0.01, low - 0.22)
+    pictures.explain_beside(figure, axes, image, window, handles=handles, labelspacing=0.6,
+                            handlelength=2.6)
     return save(figure, path)

@@ -162,7 +162,7 @@ def _label(axes, text, at, offset, ink=INK):
                   arrowprops=dict(arrowstyle="-", color=ink, linewidth=0.9, shrinkB=4))
 
 
-def _arrows(axes, line, c, spacing, size):
+def arrows(axes, line, c, spacing, size):
     """Arrow heads along an (N, 2) line, spacing in its units apart."""
     flat = np.c_[line, np.zeros(len(line))]
     length = along(flat)[-1]
@@ -262,7 +262,7 @@ def _draw_route_3d(axes, scene, camera, s: Sortie) -> np.ndarray:
         for clear, run in _runs(seen):
             pale = {} if clear else dict(alpha=0.35, path_effects=[])
             axes.plot(*pixels[run].T, **look | pale)
-    _arrows(axes, camera.project(planned), c, 0.13 * camera.width, 15)
+    arrows(axes, camera.project(planned), c, 0.13 * camera.width, 15)
     return camera.project(planned)
 
 
@@ -285,7 +285,7 @@ def _extent(grid) -> tuple[float, float, float, float]:
     return x, x + nx * grid.resolution, y, y + ny * grid.resolution
 
 
-def _show_buildings(axes, grid, window, cmap=_GREYS, **how):
+def show_buildings(axes, grid, window, cmap=_GREYS, **how):
     heights = np.where(grid.built, grid.surface - grid.ground, np.nan)
     image = axes.imshow(heights.T, origin="lower", extent=_extent(grid), cmap=cmap,
                         interpolation="nearest", vmin=0, **how)
@@ -302,6 +302,26 @@ def _hatch(axes, events, **look):
     for event in events:
         axes.add_patch(Polygon(event.footprint, closed=True, facecolor="#ffffff90",
                                edgecolor=EVENT_COLOUR, hatch="////", linewidth=1.6, **look))
+
+
+def explain_beside(figure, axes, image, window, **legend):
+    """Legend, heights of buildings, scale and north beside a map, wherever its shape left it.
+
+    legend : arguments of Figure.legend
+    """
+    figure.canvas.draw()
+    right = axes.get_window_extent().x1 / figure.bbox.width + 0.015
+    top = axes.get_window_extent().y1 / figure.bbox.height
+    drawn = figure.legend(loc="upper left", bbox_to_anchor=(right, top), frameon=False,
+                          fontsize=9, borderpad=0, **legend)
+    figure.canvas.draw()
+    low = drawn.get_window_extent().y0 / figure.bbox.height
+    bar = figure.add_axes((right + 0.01, low - 0.10, 0.15, 0.016))
+    colours = figure.colorbar(image, cax=bar, orientation="horizontal")
+    colours.outline.set_visible(False)
+    colours.ax.tick_params(labelsize=8, colors=SOFT_INK)
+    colours.ax.set_title("Height of buildings, m", size=9, color=INK, loc="left")
+    _scale_and_north(figure, axes, window, right + 0.01, low - 0.22)
 
 
 def _scale_and_north(figure, axes, window, x, y):
@@ -335,7 +355,7 @@ def draw_map(path: str | Path, city_grid: VoxelGrid, sorties: Sequence[Sortie],
         "Dots: where the camera takes its pictures.", city_grid.attribution, height_in)
     axes = figure.add_axes((0.02, foot / height_in, wide / 10, 1 - (head + foot) / height_in),
                            anchor="W")
-    image = _show_buildings(axes, city_grid, window)
+    image = show_buildings(axes, city_grid, window)
     _hatch(axes, events, zorder=3)
     for s in sorties:
         c = colour(s.number)
@@ -344,7 +364,7 @@ def draw_map(path: str | Path, city_grid: VoxelGrid, sorties: Sequence[Sortie],
                       zorder=5)
         axes.plot(*s.plan.path[:, :2].T, color=dark(c), linewidth=1.0, dashes=(4, 2), marker="o",
                   markersize=2.4, zorder=6)
-        _arrows(axes, s.plan.path[:, :2], c, 0.25 * (window[1] - window[0]), 17)
+        arrows(axes, s.plan.path[:, :2], c, 0.25 * (window[1] - window[0]), 17)
     taken = np.concatenate([resample(s.plan.path, 10.0)[1][:, :2] for s in sorties])
     reach = (0.11 * (window[1] - window[0]), 0.055 * (window[3] - window[2]))
     room = (window[0] + reach[0], window[1] - reach[0],
@@ -357,20 +377,8 @@ def draw_map(path: str | Path, city_grid: VoxelGrid, sorties: Sequence[Sortie],
         at = np.array(event.polygon.centroid.coords[0])
         _label(axes, f"{kind_of(event).capitalize()}: closed\nup to {event.upper_z:.0f} m", at,
                _free_side(at, taken, np.multiply(reach, 1.3), room), EVENT_COLOUR)
-    figure.canvas.draw()    # the legend stands beside the map, wherever its shape left it
-    right = axes.get_window_extent().x1 / figure.bbox.width + 0.02
-    top = axes.get_window_extent().y1 / figure.bbox.height
-    legend = figure.legend(handles=_route_handles(sorties) + _event_patch(events),
-                           loc="upper left", bbox_to_anchor=(right - 0.005, top), frameon=False,
-                           fontsize=9, borderpad=0, labelspacing=0.7)
-    figure.canvas.draw()
-    low = legend.get_window_extent().y0 / figure.bbox.height
-    bar = figure.add_axes((right + 0.005, low - 0.10, 0.15, 0.016))
-    colours = figure.colorbar(image, cax=bar, orientation="horizontal")
-    colours.outline.set_visible(False)
-    colours.ax.tick_params(labelsize=8, colors=SOFT_INK)
-    colours.ax.set_title("Height of buildings, m", size=9, color=INK, loc="left")
-    _scale_and_north(figure, axes, window, right + 0.005, low - 0.22)
+    explain_beside(figure, axes, image, window,
+                   handles=_route_handles(sorties) + _event_patch(events), labelspacing=0.7)
     return save(figure, path)
 
 
@@ -395,7 +403,7 @@ def draw_coverage(path: str | Path, city_grid: VoxelGrid, sorties: Sequence[Sort
     for k in range(panels):
         axes = figure.add_axes((
             (0.2 + k * (wide + gap)) / 10, foot / height_in, wide / 10, wide * tall / height_in))
-        _show_buildings(axes, city_grid, window, _PALE_GREYS)
+        show_buildings(axes, city_grid, window, _PALE_GREYS)
         shown = sorties[k:k + 1] or sorties
         (_show_one if k < len(sorties) else _show_together)(axes, city_grid, shown)
         _hatch(axes, [e for e in events if any(known_to(s, e) for s in shown)], zorder=4)
