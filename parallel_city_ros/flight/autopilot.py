@@ -15,6 +15,7 @@ import socket
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import replace
 from urllib.parse import urlsplit
 
@@ -64,10 +65,13 @@ class Autopilot:
         that it was made: look at `snapshot`.
 
     Every timeout is wall seconds.
+
+    on_position : called in its thread when `snapshot` has a new position; must not block
     """
 
-    def __init__(self, *, command_timeout_s: float = 10.0):
-        self._timeout_s = command_timeout_s
+    def __init__(self, *, command_timeout_s: float = 10.0,
+                 on_position: Callable[[], None] = lambda: None):
+        self._timeout_s, self._tell_position = command_timeout_s, on_position
         self._telemetry = Telemetry()
         self._track: deque[tuple[float, float, float, float]] = deque(maxlen=TRACK_LENGTH)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -235,6 +239,7 @@ class Autopilot:
                      absolute_altitude_m=p.absolute_altitude_m,
                      relative_altitude_m=p.relative_altitude_m,
                      position_wall_s=time.monotonic())
+        self._tell_position()
         # PX4 and the simulator send attitude and position at the same rate: the newest
         # attitude's time is the position's to within one period.
         if math.isfinite(self._telemetry.vehicle_time_s):

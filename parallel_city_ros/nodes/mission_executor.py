@@ -49,7 +49,6 @@ ATTEMPT_S = 3.0         # wall, of one attempt to find the autopilot
 RECONNECT_S = 1.0       # wall, between two of them
 FIND_S = 3.0            # wall, in which a drone in the air tells that it is
 PROMISE_S = 2.0         # wall, from accepting a goal to beginning it
-LOOK_S = 0.008          # wall, between two looks whether the drone told where it is
 ANSWER_S = 90.0         # wall, to a skip or a replacement
 STOP_S = 15.0           # wall, from deactivation in flight to seeing the drone return
 # Before these are over the plan may still be refused; then nobody is told that it is flown.
@@ -120,9 +119,8 @@ class MissionExecutor(CityNode):
         self._offered = [
             self.create_service(Trigger, name, self._on_request(name), callback_group=self._group)
             for name in ("pause", "resume", "skip", "return", "land")]
-        self._clocked = [
-            self.create_timer(LOOK_S, self._publish_state),
-            self.create_timer(1 / self._config.path_rate_hz, self._publish_path)]
+        self._position_came = self.create_guard_condition(self._publish_state)
+        self._path_timer = self.create_timer(1 / self._config.path_rate_hz, self._publish_path)
         self._server = ActionServer(
             self, FlyPatrol, "fly_patrol", self._execute, callback_group=self._group,
             goal_callback=self._on_goal, handle_accepted_callback=self._on_accepted,
@@ -130,7 +128,8 @@ class MissionExecutor(CityNode):
 
     def start(self):
         self._ending.clear()
-        self._autopilot = Autopilot(command_timeout_s=self._flight_config.command_timeout_s)
+        self._autopilot = Autopilot(command_timeout_s=self._flight_config.command_timeout_s,
+                                    on_position=self._position_came.trigger)
         self._connected = threading.Event()
         self._connector = threading.Thread(target=self._connect, daemon=True)
         self._connector.start()
@@ -157,8 +156,8 @@ class MissionExecutor(CityNode):
         self._map.destroy()
         for service in self._offered:
             self.destroy_service(service)
-        for timer in self._clocked:
-            self.destroy_timer(timer)
+        self.destroy_timer(self._path_timer)
+        self.destroy_guard_condition(self._position_came)
         for publisher in (self._odom, self._fix, self._battery, self._flown_path, self._plan,
                           self._phase):
             self.destroy_lifecycle_publisher(publisher)
