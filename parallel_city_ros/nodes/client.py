@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
+import traceback
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +19,11 @@ from parallel_city_interfaces.action import FlyPatrol, PlanPatrol
 from parallel_city_interfaces.msg import CityEvent as CityEventMsg
 from parallel_city_interfaces.msg import CpssState
 from rclpy.action import ActionClient
-from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
+from rclpy.executors import (
+    ExternalShutdownException,
+    MultiThreadedExecutor,
+    ShutdownException,
+)
 from rclpy.node import Node
 from unique_identifier_msgs.msg import UUID
 
@@ -116,10 +121,17 @@ class CityClient:
         self._context.try_shutdown()
 
     def _spin(self):
-        try:
-            self._executor.spin()
-        except ExternalShutdownException:
-            pass
+        while self._context.ok():
+            try:
+                self._executor.spin()
+            except (ExternalShutdownException, ShutdownException):
+                return
+            except Exception:
+                # Of one callback, or of a subscription destroyed while it was being taken from:
+                # whoever waits for an answer would wait in vain if this thread ended.
+                self.node.get_logger().error(f"a callback failed: {traceback.format_exc()}")
+            else:
+                return
 
     def _on_state(self, msg):
         with self._changed:

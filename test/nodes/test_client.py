@@ -10,8 +10,9 @@ from parallel_city_interfaces.action import PlanPatrol
 from rclpy.action import ActionServer
 from rclpy.executors import MultiThreadedExecutor
 from rclpy.node import Node
+from std_msgs.msg import String
 
-from parallel_city_ros.nodes.client import CarefulActionClient
+from parallel_city_ros.nodes.client import CarefulActionClient, CityClient
 
 
 class _SlowToNote(dict):
@@ -57,6 +58,26 @@ def test_an_answer_that_comes_before_its_request_is_noted(node):
         assert result.result().result.message == "done"
     client.destroy()
     server.destroy()
+
+
+def test_a_callback_that_fails_leaves_the_others_served(monkeypatch):
+    heard = []
+
+    def fails_first(msg):
+        heard.append(msg.data)
+        if len(heard) == 1:
+            raise RuntimeError("of one callback")
+
+    with domain_id() as domain:
+        monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
+        with CityClient(name="hears") as client:
+            client.node.create_subscription(String, "words", fails_first, 10)
+            publisher = client.node.create_publisher(String, "words", 10)
+            until(lambda: publisher.get_subscription_count() == 1)
+            publisher.publish(String(data="first"))
+            until(lambda: heard == ["first"])
+            publisher.publish(String(data="second"))
+            until(lambda: heard == ["first", "second"])
 
 
 def until(reached, timeout_s=10.0):
