@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import cos, floor, radians, sin, sqrt
+from math import ceil, cos, floor, radians, sin, sqrt
 
 import numpy as np
 from numba import njit
@@ -12,6 +12,7 @@ from parallel_city_ros.city.voxels import VoxelGrid
 
 SIDES = np.array([[1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0]])
 MAX_INCIDENCE_DEG = 75.0    # between a wall's normal and the view: flatter, nothing is recognised
+TOUCH = 1e-9                # voxels in the ground, which are rounding
 
 
 class Facades:
@@ -82,8 +83,8 @@ class Facades:
 
 
 @njit(cache=True, nogil=True)
-def _free_line(index, words, nx, ny, x, y, z, u, v, w, heights, gx, gy, gcell):
-    """Is the line from (x, y, z) to (u, v, w) free, its ends' voxels included?
+def _free_line(index, words, nx, ny, x, y, z, u, v, w):
+    """Does nothing stand in the line from (x, y, z) to (u, v, w), its ends' voxels included?
 
     In voxel units; visits every voxel on the way (Amanatides & Woo 1987).
     """
@@ -96,30 +97,53 @@ def _free_line(index, words, nx, ny, x, y, z, u, v, w, heights, gx, gy, gcell):
     tx = ((i + 1 - x) if dx > 0 else (x - i)) * wx if dx != 0 else np.inf
     ty = ((j + 1 - y) if dy > 0 else (y - j)) * wy if dy != 0 else np.inf
     tz = ((k + 1 - z) if dz > 0 else (z - k)) * wz if dz != 0 else np.inf
-    flat = heights.size == 1
-    t = 0.0
     while True:
-        if 0 <= i < nx and 0 <= j < ny:
-            if is_filled(index, words, i, j, k):
-                return False
-            ground = heights[0, 0] if flat else ground_at(heights, gx, gy, gcell,
-                                                          x + t * dx, y + t * dy)
-            if z + t * dz < ground - 1e-9:
-                return False
+        if 0 <= i < nx and 0 <= j < ny and is_filled(index, words, i, j, k):
+            return False
+        if min(tx, ty, tz) >= 1.0:
+            return True
         if tx <= ty and tx <= tz:
-            t = tx
             i += sx
             tx += wx
         elif ty <= tz:
-            t = ty
             j += sy
             ty += wy
         else:
-            t = tz
             k += sz
             tz += wz
-        if t >= 1.0:
-            return True
+
+
+@njit(cache=True, nogil=True)
+def _over_ground(x, y, z, u, v, w, heights, gx, gy, gcell):
+    """Is no point of the line from (x, y, z) to (u, v, w) in the ground?
+
+    In voxel units. Between two lines of nodes the height over the ground is a parabola, which
+    three values tell.
+    """
+    if heights.size == 1:
+        return min(z, w) >= heights[0, 0] - TOUCH
+    dx, dy, dz = u - x, v - y, w - z
+    t, before = 0.0, z - ground_at(heights, gx, gy, gcell, x, y)
+    while t < 1.0:
+        end = 1.0
+        for at, step, first in ((x, dx, gx), (y, dy, gy)):
+            if step != 0:
+                node = (at + t * step - first) / gcell
+                # a step of rounding must not end on the line that it began on
+                node = ceil(node - 1.0 - 1e-9) if step < 0 else floor(node + 1.0 + 1e-9)
+                end = min(end, (first + node * gcell - at) / step)
+        middle = 0.5 * (t + end)
+        half = z + middle * dz - ground_at(heights, gx, gy, gcell, x + middle * dx,
+                                           y + middle * dy)
+        after = z + end * dz - ground_at(heights, gx, gy, gcell, x + end * dx, y + end * dy)
+        least = min(before, half, after)
+        bend, lean = before - 2 * half + after, 0.25 * (after - before)
+        if 0 < abs(lean) < 0.5 * bend:      # its lowest point lies in between
+            least = min(least, half - 2 * lean * lean / bend)
+        if least < -TOUCH:
+            return False
+        t, before = end, after
+    return True
 
 
 @njit(cache=True, nogil=True)
@@ -152,5 +176,5 @@ def _look(index, words, nx, ny, offsets, voxels, sides, cameras, cos_half, reach
                         continue
                     if -(dx * normal_x + dy * normal_y) < cos_incidence * far:
                         continue
-                    out[n] = _free_line(index, words, nx, ny, x, y, z, u, v, w,
-                                        heights, gx, gy, gcell)
+                    out[n] = _free_line(index, words, nx, ny, x, y, z, u, v, w) \
+                        and _over_ground(x, y, z, u, v, w, heights, gx, gy, gcell)

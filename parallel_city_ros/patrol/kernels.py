@@ -403,13 +403,13 @@ def course_at(path, b):
 
 
 @njit(cache=True, nogil=True)
-def _lowest_free(surface, i, j, u, v, height, cell, low, high):
-    """Least z at (i + 0.5, j + 0.5), of a wall's free side, from which (u, v, height) is in view.
+def _lowest_free(solid, i, j, u, v, height, low, high):
+    """Least z at (i, j), of a wall's free side, from which (u, v, height) is in view.
 
     In cells and metres. Every column on the way (Amanatides & Woo 1987) asks for a z of its own,
     at the border where the line is lower over it. Looks no further once above high.
     """
-    nx, ny = surface.shape
+    nx, ny = solid.shape
     dx, dy = u - i, v - j
     a, b = int(floor(i)), int(floor(j))
     step_x, step_y = (1 if dx > 0 else -1), (1 if dy > 0 else -1)
@@ -420,7 +420,7 @@ def _lowest_free(surface, i, j, u, v, height, cell, low, high):
     share = 0.0
     while 0 <= a < nx and 0 <= b < ny:
         leave = min(next_x, next_y)
-        top = surface[a, b]
+        top = solid[a, b]
         rising = min(low + share * (height - low), low + min(leave, 1.0) * (height - low))
         if top > rising:
             low = max(low, (top - share * height) / (1.0 - share))
@@ -443,10 +443,61 @@ def _lowest_free(surface, i, j, u, v, height, cell, low, high):
 
 
 @njit(cache=True, nogil=True)
-def view_walls(surface, runs, offsets, camera, x, y, z, course_x, course_y, spans):
+def _lowest_over(ground, camera, i, j, u, v, height, low, high):
+    """As _lowest_free, over ground that is bilinear between its nodes.
+
+    Between two lines of nodes that is a parabola along the way. With r the share of the way that
+    is left it asks for a z of p / r + q + c r, which is most at an end, or at r² = p / c.
+    """
+    most_a, most_b = ground.shape[0] - 1, ground.shape[1] - 1
+    x, y = (i - camera.ground_x) / camera.ground_cell, (j - camera.ground_y) / camera.ground_cell
+    dx, dy = (u - i) / camera.ground_cell, (v - j) / camera.ground_cell
+    a, b = int(floor(x)), int(floor(y))
+    step_x, step_y = (1 if dx > 0 else -1), (1 if dy > 0 else -1)
+    width_x = 1.0 / abs(dx) if dx != 0 else np.inf
+    width_y = 1.0 / abs(dy) if dy != 0 else np.inf
+    next_x = (a + 1 - x if dx > 0 else x - a) * width_x if dx != 0 else np.inf
+    next_y = (b + 1 - y if dy > 0 else y - b) * width_y if dy != 0 else np.inf
+    share = 0.0
+    while True:
+        leave = min(next_x, next_y, 1.0)
+        # beyond the nodes it goes on level
+        a0, a1 = min(max(a, 0), most_a), min(max(a + 1, 0), most_a)
+        b0, b1 = min(max(b, 0), most_b), min(max(b + 1, 0), most_b)
+        z, zx, zy, zxy = ground[a0, b0], ground[a1, b0], ground[a0, b1], ground[a1, b1]
+        if max(z, zx, zy, zxy) > low + (share if height > low else leave) * (height - low):
+            zx, zy, zxy = zx - z, zy - z, zxy - zx - zy + z
+            east, north = x - a, y - b
+            c = zxy * dx * dy
+            slope = zx * dx + zy * dy + zxy * (east * dy + north * dx)
+            p = z + zx * east + zy * north + zxy * east * north + slope + c - height
+            q = height - slope - 2.0 * c
+            first, last = 1.0 - share, 1.0 - leave
+            low = max(low, p / first + q + c * first)
+            if last > 0.0:
+                low = max(low, p / last + q + c * last)
+            elif p >= 0.0:
+                return np.inf
+            if p < 0.0 and c < 0.0 and last * last < p / c < first * first:
+                low = max(low, q - 2.0 * sqrt(p * c))
+            if low > high:
+                return low
+        if leave >= 1.0:
+            return low
+        share = leave
+        if next_x < next_y:
+            a += step_x
+            next_x += width_x
+        else:
+            b += step_y
+            next_y += width_y
+
+
+@njit(cache=True, nogil=True)
+def view_walls(solid, ground, runs, offsets, camera, x, y, z, course_x, course_y, spans):
     """Faces of walls that the camera for facades sees from a point on a course.
 
-    runs, offsets, camera : of scene.walls; spans : (S, 3) int32 out, run, first face, face after
+    solid to camera : of scene.walls; spans : (S, 3) int32 out, run, first face, face after
         the last. What is seen of a run is one piece, because cone, range and sight are convex.
 
     Returns the number of spans.
@@ -457,7 +508,8 @@ def view_walls(surface, runs, offsets, camera, x, y, z, course_x, course_y, span
     u, v, reach = (x - camera.x0) / cell, (y - camera.y0) / cell, camera.reach / cell
     edge = camera.block
     found = 0
-    if not (0 <= u < surface.shape[0] and 0 <= v < surface.shape[1]):
+    uneven = ground.size > 1
+    if not (0 <= u < solid.shape[0] and 0 <= v < solid.shape[1]):
         return found
     for p in range(max(0, int(floor((u - reach) / edge))),
                    min(offsets.shape[0], int(floor((u + reach) / edge)) + 1)):
@@ -491,8 +543,10 @@ def view_walls(surface, runs, offsets, camera, x, y, z, course_x, course_y, span
                 if last < 0:
                     continue
                 base = camera.bottom + (runs[w, 3] + 0.5) * cell
-                low = _lowest_free(surface, i, j, u, v, z, cell, base + first * cell,
-                                   base + last * cell)
+                high = base + last * cell
+                low = _lowest_free(solid, i, j, u, v, z, base + first * cell, high)
+                if uneven and low <= high:
+                    low = _lowest_over(ground, camera, i, j, u, v, z, low, high)
                 while first <= last and base + first * cell < low - 1e-9:
                     first += 1
                 if first <= last:
@@ -512,8 +566,8 @@ def mark_walls(scene, path, stamps, stamp):
     spans = np.empty((walls.most, 3), np.int32)
     for b in range(path.shape[0]):
         course_x, course_y = course_at(path, b)
-        found = view_walls(scene.surface, walls.runs, walls.offsets, walls.camera, path[b, 0],
-                           path[b, 1], path[b, 2], course_x, course_y, spans)
+        found = view_walls(walls.solid, walls.ground, walls.runs, walls.offsets, walls.camera,
+                           path[b, 0], path[b, 1], path[b, 2], course_x, course_y, spans)
         for s in range(found):
             for face in range(spans[s, 1], spans[s, 2]):
                 if stamps[face] != stamp:
@@ -795,8 +849,8 @@ def anneal(scene, path, moves, sizes, widths, heat, seed, counts, arms, best, ou
         if see_walls:
             course_x, course_y = course_at(path, b)
             spans_found[2 * b] = view_walls(
-                surface, walls.runs, walls.offsets, walls.camera, path[b, 0], path[b, 1],
-                path[b, 2], course_x, course_y, spans[2 * b])
+                walls.solid, walls.ground, walls.runs, walls.offsets, walls.camera, path[b, 0],
+                path[b, 1], path[b, 2], course_x, course_y, spans[2 * b])
             worth += _add_walls(wall_counts, walls.weights, spans[2 * b], spans_found[2 * b], 1)
         if by_level:
             add_sound(receptors, sound, path[b, 0], path[b, 1], path[b, 2], 1.0, heard)
@@ -872,8 +926,8 @@ def anneal(scene, path, moves, sizes, widths, heat, seed, counts, arms, best, ou
                 if see_walls:
                     course_x, course_y = course_at(path, b)
                     spans_found[new] = view_walls(
-                        surface, walls.runs, walls.offsets, walls.camera, path[b, 0], path[b, 1],
-                        path[b, 2], course_x, course_y, spans[new])
+                        walls.solid, walls.ground, walls.runs, walls.offsets, walls.camera,
+                        path[b, 0], path[b, 1], path[b, 2], course_x, course_y, spans[new])
                     seen += _add_walls(wall_counts, walls.weights, spans[new], spans_found[new], 1)
                     seen += _add_walls(wall_counts, walls.weights, spans[old], spans_found[old],
                                        -1)

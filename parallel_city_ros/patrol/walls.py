@@ -29,6 +29,9 @@ class WallCamera(NamedTuple):
     cos_yaw: float          # from the course to the axis
     sin_yaw: float
     block: float
+    ground_x: float         # node (0, 0) of the ground and distance of nodes, in cells
+    ground_y: float
+    ground_cell: float
 
 
 class Walls(NamedTuple):
@@ -37,6 +40,9 @@ class Walls(NamedTuple):
     offsets : (blocks east, blocks north + 1) first run of each block
     weights : (W,) worth of a face of each run
     faces : number of faces; most : runs in reach of a place at most
+    solid : (nx, ny) z of the top of what stands, which hides; where nothing does, of the ground
+        if that is flat, else -inf
+    ground : (a, b) z of the nodes of the ground, which hides between them too; (1, 1) if flat
     """
 
     runs: np.ndarray
@@ -45,6 +51,8 @@ class Walls(NamedTuple):
     faces: int
     most: int
     camera: WallCamera
+    solid: np.ndarray
+    ground: np.ndarray
 
 
 def walls_of(grid: VoxelGrid, task: PatrolTask, worth: np.ndarray) -> Walls:
@@ -54,17 +62,22 @@ def walls_of(grid: VoxelGrid, task: PatrolTask, worth: np.ndarray) -> Walls:
     """
     cell, drone = grid.resolution, task.drone
     tilt, yaw = radians(drone.facade_tilt_deg), radians(drone.facade_yaw_deg)
+    # A column's step of ground would hide feet of walls that can be seen along the slope.
+    heights, ground_x, ground_y, ground_cell = grid.terrain.in_voxels(grid.origin, cell)
+    heights = grid.origin[2] + cell * heights
+    solid = np.where(grid.built | grid.terrain.is_flat, grid.surface, -np.inf)
     camera = WallCamera(
         cell=float(cell), x0=float(grid.origin[0]), y0=float(grid.origin[1]),
         bottom=float(grid.origin[2]), reach=float(drone.camera_range),
         cos_half=cos(radians(drone.camera_aperture_deg / 2)),
         cos_incidence=cos(radians(MAX_INCIDENCE_DEG)), level=cos(tilt), down=-sin(tilt),
-        cos_yaw=cos(yaw), sin_yaw=sin(yaw), block=float(BLOCK))
+        cos_yaw=cos(yaw), sin_yaw=sin(yaw), block=float(BLOCK),
+        ground_x=float(ground_x), ground_y=float(ground_y), ground_cell=float(ground_cell))
     nx, ny = grid.surface.shape
     blocks = -(-nx // BLOCK), -(-ny // BLOCK)
     if task.coverage == "ground":
         return Walls(np.empty((0, 6), np.int32), np.zeros((blocks[0], blocks[1] + 1), np.int32),
-                     np.empty(0), 0, 0, camera)
+                     np.empty(0), 0, 0, camera, solid, heights)
     facades = Facades(grid)
     (i, j, k), side = facades.voxels.T, facades.sides
     block = i // BLOCK * blocks[1] + j // BLOCK
@@ -83,7 +96,7 @@ def walls_of(grid: VoxelGrid, task: PatrolTask, worth: np.ndarray) -> Walls:
     near = 2 * int(np.ceil(drone.camera_range / cell / BLOCK)) + 3
     return Walls(np.ascontiguousarray(runs, np.int32), np.ascontiguousarray(offsets, np.int32),
                  np.ascontiguousarray(worth[i[first], j[first]]), len(i),
-                 _most_within(per_block, near), camera)
+                 _most_within(per_block, near), camera, solid, heights)
 
 
 def _most_within(per_block: np.ndarray, edge: int) -> int:

@@ -4,15 +4,16 @@ import numpy as np
 import pytest
 
 from parallel_city_ros.city.facades import SIDES, Facades
+from parallel_city_ros.city.terrain import Ground
 from parallel_city_ros.city.voxels import VoxelGrid
 from parallel_city_ros.geo import LocalFrame
 
 
-def grid_of(*boxes, shape=(60, 60, 30)):
+def grid_of(*boxes, shape=(60, 60, 30), **more):
     occupied = np.zeros(shape, bool)
     for (i, j, k), (a, b, c) in boxes:
         occupied[i:a, j:b, k:c] = True
-    return VoxelGrid.from_dense(occupied, np.zeros(3), 1.0, LocalFrame(60.0, 25.0))
+    return VoxelGrid.from_dense(occupied, np.zeros(3), 1.0, LocalFrame(60.0, 25.0), **more)
 
 
 def test_the_walls_of_a_block():
@@ -49,6 +50,22 @@ def test_tilt_and_incidence():
     above = [[25.0 + 8.0, 23.0, 29.0, np.pi, np.radians(70)]]
     assert walls.seen(above, 60.0, 60.0, 89.0).any()
     assert not walls.seen(above, 60.0, 60.0, 60.0).any()    # too flat to see anything on it
+
+
+def test_ground_hides_between_its_nodes_too():
+    """Between them it is a saddle, on whose ridge no line of nodes lies."""
+    saddle = Ground(np.array([[0.0, 12.0], [12.0, 0.0]]), (0.0, 0.0), 60.0)
+    walls = Facades(grid_of(((2, 2, 0), (6, 6, 20)), terrain=saddle))
+    for height in (6.5, 12.0, 25.0):
+        camera = np.array([55.3, 54.1, height, -0.75 * np.pi, 0.0])
+        seen = walls.seen([camera], 100.0, 80.0)
+        ends = walls.centres + 1e-3 * SIDES[walls.sides]
+        way = ends[:, None] + (camera[:3] - ends)[:, None] * np.linspace(0, 1, 2000)[:, None]
+        free = ((way[..., 2] >= walls.grid.ground_at(way)).all(axis=1)
+                & ~walls.grid.is_occupied(way).any(axis=1))
+        to_it = np.isin(walls.sides, (0, 2))
+        assert 0 < free[to_it].sum() and (seen[to_it] == free[to_it]).all()
+        assert free[to_it].all() == (height == 25.0)
 
 
 @pytest.mark.parametrize("seed", range(3))

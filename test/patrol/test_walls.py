@@ -1,4 +1,4 @@
-"""Walls as an objective: heights above columns against voxel by voxel, and the local search."""
+"""Walls as an objective: the evaluator against voxel by voxel, also on hills; local search."""
 
 from dataclasses import replace
 
@@ -48,8 +48,7 @@ def test_what_is_seen_is_seen_voxel_by_voxel_too(city, look):
         told = evaluate.walls_seen(path)
         slow = terms.walls_seen(walls, task, terms.cameras_along(task, path))[place]
         assert told.sum() > 100
-        assert not (told & ~slow).any()     # ground and overhangs hide a little more
-        assert (told ^ slow).sum() <= 0.02 * slow.sum()
+        assert (told == slow).all()     # the feet of walls along a slope too
         assert evaluate(path[None]).coverage_km2[0] == pytest.approx(
             told.sum() * grid.resolution**2 * 1e-6)
 
