@@ -334,16 +334,18 @@ def warm_start_from_ros(goal: PlanPatrol.Goal) -> PatrolPlan | None:
 
 
 def progress_to_ros(progress: Progress) -> PlanPatrol.Feedback:
+    volume = math.nan if progress.hypervolume is None else progress.hypervolume
     return PlanPatrol.Feedback(
         generation=progress.generation, evaluations=progress.evaluations,
         feasible=progress.feasible, best_fitness=progress.objectives.fitness,
-        objectives=objectives_to_ros(progress.objectives), hypervolume=math.nan,
+        objectives=objectives_to_ros(progress.objectives), hypervolume=volume,
         time_left_s=progress.time_left_s)
 
 
 def progress_from_ros(feedback: PlanPatrol.Feedback) -> Progress:
     return Progress(feedback.generation, feedback.evaluations,
-                    objectives_from_ros(feedback.objectives), feedback.time_left_s)
+                    objectives_from_ros(feedback.objectives), feedback.time_left_s,
+                    None if math.isnan(feedback.hypervolume) else feedback.hypervolume)
 
 
 def state_to_ros(drone: str, monitor: LoopMonitor, stamp: Time) -> CpssState:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from parallel_city_ros.errors import ConfigError
-from parallel_city_ros.patrol.evaluator import Scores
+from parallel_city_ros.patrol.evaluator import Evaluator, Scores
 
 PREFERENCES = ("fitness", "knee", "coverage", "carbon", "noise")
 MOST = 200      # paths that are kept
@@ -33,6 +33,27 @@ class Front:
         span = np.ptp(values, axis=0)
         return (values - values.min(axis=0)) / np.where(span > 0, span, 1.0)
 
+    def hypervolume(self, most: np.ndarray) -> float:
+        """Share, 0 to 1, of the box between the ideal and the worst that the front dominates.
+
+        The box depends on the task and the map alone, so that runs, planners and generations
+        compare.
+
+        most : (3,) of f1 at the ideal, of f2 and f3 at the worst, see `most_of_each`
+
+        References
+        ----------
+        Zitzler & Thiele (1998), Multiobjective Optimization Using Evolutionary Algorithms.
+        """
+        shares = self.objectives[:, :3] / most
+        shares[:, 0] = 1 - shares[:, 0]
+        x, y, z = np.clip(shares[np.argsort(shares[:, 0], kind="stable")], 0.0, 1.0).T
+        # by layers of z: in each, the staircase of the paths that reach below it
+        layer = np.sort(z)
+        steps = np.minimum.accumulate(np.where(z <= layer[:, None], y, 1.0), axis=1)
+        areas = (1 - steps) @ np.diff(x, append=1.0)
+        return float(areas @ np.diff(layer, append=1.0))
+
     def choose(self, preference: str) -> int:
         """The path that is best in one objective, or in F, or the knee.
 
@@ -57,6 +78,23 @@ class Front:
                                         map(float, row), strict=True))
                                for row in self.objectives[order]],
                 "paths": self.paths[order].tolist()}
+
+
+def most_of_each(evaluator: Evaluator) -> np.ndarray:
+    """(3,) bounds of f1, f2 and f3 in their units: all worth that can be reached, the carbon of
+    the longest path or of a whole battery, and the noise of a flight at the lower end of the
+    band, as level at every receptor at once."""
+    task, scene = evaluator.task, evaluator.scene
+    legs = task.track_points + 1
+    carbon = scene.carbon.energy_limit_wh * scene.carbon.per_wh \
+        or scene.carbon.per_km * legs * scene.limits.longest_leg / 1000
+    noise = (legs + 1) * (task.noise_altitude - task.min_altitude + 1)
+    if scene.by_level:
+        gap = max(task.min_altitude, 1.0)
+        level = task.drone.sound_level - 20 * np.log10(gap) - task.air_absorption * (gap - 1)
+        noise = scene.receptors[:, 3].sum() * (level - task.noise_threshold)
+    # as in F, 1 of noise is the least that counts
+    return np.array([max(evaluator.reachable_km2, 1e-9), max(carbon, 1e-9), max(noise, 1.0)])
 
 
 def not_dominated(values: np.ndarray) -> np.ndarray:

@@ -12,13 +12,13 @@ import numpy as np
 from parallel_city_ros.city.voxels import VoxelGrid
 from parallel_city_ros.geo import LocalFrame
 from parallel_city_ros.patrol.certificate import Certificate, certify
-from parallel_city_ros.patrol.evaluator import Evaluator
+from parallel_city_ros.patrol.evaluator import MOST_THREADS, Evaluator
 from parallel_city_ros.patrol.plan import Objectives, PatrolPlan, weights_hash
 from parallel_city_ros.patrol.task import PatrolTask
 from parallel_city_ros.planning.de import De, DeConfig
 from parallel_city_ros.planning.de_aco import DeAco, DeAcoConfig
 from parallel_city_ros.planning.de_aco_paper import DeAcoPaper, DeAcoPaperConfig
-from parallel_city_ros.planning.front import PREFERENCES, Front
+from parallel_city_ros.planning.front import PREFERENCES, Front, most_of_each
 from parallel_city_ros.planning.iaco import Iaco, IacoConfig
 from parallel_city_ros.planning.igso import Igso, IgsoConfig
 from parallel_city_ros.planning.impossible import why_closed, why_impossible
@@ -56,6 +56,8 @@ class PlanRequest:
         "from every 4 m, some fifty times as fast and 0.6 % off, or exact; what is reported "
         "always is", choices=("table", "exact"))
     table_mb: float = setting(256.0, "MB of memory that the table may take", above=0)
+    threads: int = setting(1, "threads that share the evaluation of each generation; the plan is "
+                           "the same whatever their number", low=1, high=MOST_THREADS)
     prefer: str = setting("fitness", "path of a Pareto front that becomes the plan; knee: nearest "
                           "to the best of each objective", choices=PREFERENCES)
     task: PatrolTask
@@ -68,12 +70,16 @@ class PlanRequest:
 
 @dataclass(frozen=True)
 class Progress:
-    """After each generation; times in seconds, scores of the best path so far."""
+    """After each generation; times in seconds, scores of the best path so far.
+
+    hypervolume : of planners that have a front, see Front.hypervolume; None of others
+    """
 
     generation: int
     evaluations: int
     objectives: Objectives
     time_left_s: float
+    hypervolume: float | None = None
 
     @property
     def feasible(self) -> bool:
@@ -130,7 +136,8 @@ def plan(grid: VoxelGrid, request: PlanRequest, *, weights=None, city_file: str 
     def stopped():
         return cancelled() or time.monotonic() >= ends_at
 
-    evaluator = Evaluator(grid, request.task, weights, table_mb=request.table_mb)
+    evaluator = Evaluator(grid, request.task, weights, table_mb=request.table_mb,
+                          threads=request.threads)
     if found := why_impossible(evaluator):
         return PlanOutcome(PlanStatus(found.status), found.message)
     if air is not None:
@@ -148,6 +155,7 @@ def plan(grid: VoxelGrid, request: PlanRequest, *, weights=None, city_file: str 
         stopped, budget, warm_start.path[None] if isinstance(warm_start, PatrolPlan)
         else warm_start, lambda: (time.monotonic() - began) / request.time_budget_s)
     history: list[Progress] = []
+    box = most_of_each(evaluator) if hasattr(optimiser, "front") else None
     while not history or not (stopped() or evaluator.evaluations >= budget):
         paths = optimiser.ask()
         if paths is None or (history and evaluator.evaluations + len(paths) > budget):
@@ -155,9 +163,12 @@ def plan(grid: VoxelGrid, request: PlanRequest, *, weights=None, city_file: str 
         if evaluator.evaluations >= TABLE_SHARE * budget:
             evaluator.exact = True
         optimiser.tell(paths, evaluator(paths, stopped))
+        volume = None
+        if box is not None:
+            volume = 0.0 if optimiser.front is None else optimiser.front.hypervolume(box)
         history.append(Progress(len(history), evaluator.evaluations,
                                 Objectives(**optimiser.best[1]),
-                                max(0.0, ends_at - time.monotonic())))
+                                max(0.0, ends_at - time.monotonic()), volume))
         on_progress(history[-1])
     optimiser.close()
     path, scores = optimiser.best

@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+from pymoo.indicators.hv import HV
 
 from parallel_city_ros.errors import ConfigError
 from parallel_city_ros.patrol.certificate import certify
 from parallel_city_ros.patrol.evaluator import Evaluator
-from parallel_city_ros.planning.front import PREFERENCES, not_dominated
+from parallel_city_ros.planning.front import PREFERENCES, most_of_each, not_dominated
 from parallel_city_ros.planning.made_cities import MadeCity, task_over
 from parallel_city_ros.planning.planner import PlanRequest, plan
 
@@ -33,6 +34,20 @@ def test_none_dominates_another_and_all_are_feasible_and_exact(found):
     assert (told.violation == 0).all()
     assert np.allclose(told.coverage_km2, front.objectives[:, 0], rtol=1e-12)
     assert all(certify(grid, task, path).valid for path in front.paths[:20])
+
+
+def test_the_hypervolume_grows_and_is_what_pymoo_says(found):
+    grid, task, outcome = found
+    told = [p.hypervolume for p in outcome.history]
+    assert all(b >= a - 1e-3 for a, b in zip(told[:-1], told[1:], strict=True))
+    assert 0 <= told[0] < told[-1] < 1
+    most, front = most_of_each(Evaluator(grid, task)), outcome.front
+    assert told[-1] == front.hypervolume(most)
+    shares = front.objectives[:, :3] / most * (-1, 1, 1) + (1, 0, 0)
+    assert (shares >= 0).all() and (shares <= 1).all()      # nothing feasible is beyond the box
+    assert told[-1] == pytest.approx(HV(ref_point=np.ones(3))(shares), rel=1e-9)
+    alone = plan(grid, PlanRequest(task=task, planner_id="igso", evaluation_budget=100))
+    assert {p.hypervolume for p in alone.history} == {None}
 
 
 @pytest.mark.parametrize("preference", PREFERENCES)

@@ -4,13 +4,11 @@ import json
 import os
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import numba
 import pytest
 
-from parallel_city_ros.patrol.evaluator import Evaluator
 from parallel_city_ros.planning.de_aco import DeAco
 from parallel_city_ros.planning.made_cities import MadeCity, task_over
 from parallel_city_ros.planning.planner import PlanRequest, PlanStatus, plan
@@ -33,16 +31,16 @@ class Late(DeAco):
         self._time_share = lambda: 0.35
 
 
-def made(planner: str) -> str:
+def made(planner: str, **settings) -> str:
     """The plan as its file has it. Runs in other processes too."""
     grid = MadeCity("grid", 5, (400.0, 350.0)).grid(4.0)
     outcome = plan(grid, PlanRequest(task=task_over(grid, 12), planner_id=planner, seed=11,
-                                     evaluation_budget=600, time_budget_s=1e6))
+                                     evaluation_budget=600, time_budget_s=1e6, **settings))
     assert outcome.status is PlanStatus.SUCCEEDED, outcome.message
     return json.dumps(outcome.plan.to_dict())
 
 
-def test_the_number_of_threads_and_processes_does_not_matter(monkeypatch):
+def test_the_number_of_threads_and_processes_does_not_matter():
     from joblib import Parallel, delayed
     here = [made(planner) for planner in PLANNERS]
     code = (f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); "
@@ -55,9 +53,7 @@ def test_the_number_of_threads_and_processes_does_not_matter(monkeypatch):
     assert by_joblib == here
     out, _ = apart.communicate(timeout=300)
     assert apart.returncode == 0 and out.splitlines() == here
-    monkeypatch.setattr("parallel_city_ros.planning.planner.Evaluator",
-                        partial(Evaluator, threads=2))
-    assert [made(planner) for planner in PLANNERS] == here
+    assert [made(planner, threads=3) for planner in PLANNERS] == here
     assert all(json.loads(text)["ended_by"] == "evaluations" for text in here)
 
 
