@@ -1,6 +1,7 @@
 """Plans over random cities and tasks, each looked at by checkers that the planners do not share.
 
     python benchmarks/checker.py out/checker --plans 10000
+    python benchmarks/checker.py out/slopes --plans 500 --kind hill --coverage facades
 
 One line of JSON a run; begun again, it goes on where it ended. Run n is the same run always, of
 the same code. What counts as a violation:
@@ -38,22 +39,24 @@ from parallel_city_ros.planning.planner import PLANNERS, PlanOutcome, PlanReques
 
 RUNS_A_CITY = 25
 BUDGET = 300
+COVERAGES = ("ground", "facades", "both")
 STEP_M = 0.1            # of looking for roofs
 DIFFERENCE = {"coverage_km2": 1e-2, "carbon": 1e-3, "noise_m": 1e-3}    # shares
 RESULTS = "runs.jsonl"
 
 
 @lru_cache(maxsize=2)
-def city(number: int) -> tuple[MadeCity, VoxelGrid]:
-    """A city of random kind, size and resolution."""
+def city(number: int, kind: str | None = None) -> tuple[MadeCity, VoxelGrid]:
+    """A city of random kind, unless that is given, size and resolution."""
     rng = np.random.default_rng([1, number])
-    made = MadeCity(str(rng.choice(list(KINDS))), number,
+    drawn = str(rng.choice(list(KINDS)))
+    made = MadeCity(kind or drawn, number,
                     (float(rng.uniform(250, 450)), float(rng.uniform(250, 400))))
     return made, made.grid(float(rng.choice([2.5, 4.0, 5.0])))
 
 
-def request(number: int, grid: VoxelGrid) -> PlanRequest:
-    """A random planner, task and drone.
+def request(number: int, grid: VoxelGrid, coverage: str | None = None) -> PlanRequest:
+    """A random planner, task and drone; its coverage is random unless given.
 
     Raises
     ------
@@ -93,9 +96,10 @@ def request(number: int, grid: VoxelGrid) -> PlanRequest:
         if corners.area > 0:
             settings["area"] = tuple(corners.exterior.coords[:-1])
     settings |= {name: str(rng.choice(choices, p=shares)) for name, choices, shares in (
-        ("coverage", ("ground", "facades", "both"), (0.9, 0.05, 0.05)),
+        ("coverage", COVERAGES, (0.9, 0.05, 0.05)),
         ("carbon_model", ("distance", "energy"), (0.8, 0.2)),
         ("noise_model", ("altitude", "level"), (0.8, 0.2)))}
+    settings["coverage"] = coverage or settings["coverage"]
     if settings["carbon_model"] == "energy":
         settings |= {"payload": rng.uniform(0, 0.5), "wind_east": rng.uniform(-4, 4),
                      "wind_north": rng.uniform(-4, 4)}
@@ -155,13 +159,13 @@ def ended(outcome: PlanOutcome) -> str:
     return "feasible, not certified" if doubted else "none found"
 
 
-def make(number: int) -> dict:
+def make(number: int, kind: str | None = None, coverage: str | None = None) -> dict:
     """Do run n: what is worth keeping of it."""
-    made, grid = city(number // RUNS_A_CITY)
+    made, grid = city(number // RUNS_A_CITY, kind)
     began = time.thread_time()
     told = {"number": number, "city": made.kind}
     try:
-        asked = request(number, grid)
+        asked = request(number, grid, coverage)
         task = asked.task
         told |= {"planner": asked.planner_id, "evaluator": asked.evaluator, "traits": [
             name for name, has in (
@@ -180,8 +184,11 @@ def make(number: int) -> dict:
     return told | {"cpu_s": round(time.thread_time() - began, 3)}
 
 
-def check(folder: Path, plans: int, on_done=lambda told: None) -> list[dict]:
-    """Runs until so many plans were made, those in the folder among them; all of them."""
+def check(folder: Path, plans: int, on_done=lambda told: None, **given) -> list[dict]:
+    """Runs until so many plans were made, those in the folder among them; all of them.
+
+    given : kind and coverage, if all runs are to have the same
+    """
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / RESULTS
     lines = file.read_text().splitlines(keepends=True) if file.exists() else []
@@ -190,7 +197,7 @@ def check(folder: Path, plans: int, on_done=lambda told: None) -> list[dict]:
         out.writelines(json.dumps(told) + "\n" for told in done)
         out.flush()
         while sum(told["ended"] == "plan" for told in done) < plans:
-            done.append(make(len(done)))
+            done.append(make(len(done), **given))
             out.write(json.dumps(done[-1]) + "\n")
             out.flush()
             on_done(done[-1])
@@ -215,12 +222,15 @@ def main() -> None:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--plans", type=int, default=10_000)
+    parser.add_argument("--kind", choices=KINDS, help="of all cities; by default chance")
+    parser.add_argument("--coverage", choices=COVERAGES, help="of all tasks; by default chance")
     arguments = parser.parse_args()
 
     def tell(told):
         if told["violations"]:
             print(json.dumps(told), flush=True)
-    runs = check(arguments.folder, arguments.plans, tell)
+    runs = check(arguments.folder, arguments.plans, tell, kind=arguments.kind,
+                 coverage=arguments.coverage)
     print(json.dumps(summary(runs), indent=1))
     raise SystemExit(any(r["violations"] for r in runs))
 
