@@ -54,7 +54,8 @@ def fly(plan_file, autopilot, px4_build, simulator, files, speed_factor, seed, e
 
     The plan is certified again on its city before anything is sent. Ctrl-C brings the drone
     home and waits for its landing; a second Ctrl-C leaves it to its autopilot, which has the
-    mission and its way home on board.
+    mission and its way home on board. With --autopilot sim, the buildings of that city stand in
+    the drone's way, too.
 
     \b
     parallel-city fly plan.json
@@ -92,7 +93,7 @@ def fly(plan_file, autopilot, px4_build, simulator, files, speed_factor, seed, e
         if drone.address:
             from dataclasses import replace
             config = replace(config, address=drone.address)
-        outcome = _fly(plan, grid, config, log, lines)
+        outcome = _with_crash(_fly(plan, grid, config, log, lines), drone)
         if log:
             log.write("track", points=outcome.flown.round(2).tolist())
             log.outcome(outcome)
@@ -154,10 +155,23 @@ def _start_autopilot(autopilot, plan, grid, stands_at, speed_factor, seed, px4_b
         from parallel_city_ros.flight.px4 import Px4Sitl
         return Px4Sitl(home, build=px4_build, simulator=simulator, speed_factor=speed_factor,
                         place=(*stands_at[:2], float(grid.ground_at(stands_at)) + STANDS_M))
+    from parallel_city_ros.flight.checks import why_not_down
     from parallel_city_ros.flight.simulator.process import SimulatedAutopilot, patience
-    return SimulatedAutopilot(home, speed_factor=speed_factor, ground=grid.terrain,
+    # The twin is the truth, too. A drone cannot stand in a building, and is refused there.
+    truth = None if why_not_down(plan, grid, stands_at, "home") else grid
+    return SimulatedAutopilot(home, speed_factor=speed_factor, city=truth, ground=grid.terrain,
                               stands_at=stands_at, options=(patience(speed_factor),),
                               seed=plan.seed if seed is None else seed)
+
+
+def _with_crash(outcome, drone):
+    """The outcome, and whether a simulated drone flew into something."""
+    from dataclasses import replace
+
+    from parallel_city_ros.flight.simulator.process import SimulatedAutopilot
+    if isinstance(drone, SimulatedAutopilot) and drone.crashed():
+        return replace(outcome, message=f"{outcome.message}; it flew into something and fell")
+    return outcome
 
 
 def _fly(plan, grid, config, log, lines):

@@ -10,17 +10,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import shapely
 from pymavlink import mavutil
 from test_simulator import wait_until
 
 from parallel_city_ros.city.ground import two_ends
 from parallel_city_ros.city.readers import read_city
 from parallel_city_ros.city.voxels import voxelise
+from parallel_city_ros.cli import fly
 from parallel_city_ros.cli.main import main
 from parallel_city_ros.cpss.resume import rest_of_plan
 from parallel_city_ros.errors import ConfigError, LinkError, SetupError
 from parallel_city_ros.flight.autopilot import Autopilot
+from parallel_city_ros.flight.config import FlightConfig
 from parallel_city_ros.flight.fleet import FleetMission, Separation, crossings
+from parallel_city_ros.flight.outcome import FlightStatus
 from parallel_city_ros.flight.px4 import Px4Sitl, find_px4
 from parallel_city_ros.patrol.certificate import certify
 from parallel_city_ros.patrol.plan import Objectives, PatrolPlan
@@ -116,6 +120,19 @@ def test_after_a_change_of_the_battery_the_rest_is_flown(plans, tmp_path, here):
     code, _, err = here("fly", plans[0], "--resume", f"{first}.jsonl", "--resume",
                         f"{second}.jsonl")
     assert code == 2 and "has been seen" in err
+
+
+def test_the_simulated_drone_can_fly_into_the_city_of_its_plan(plans):
+    """Something was built over the place where it takes off since the plan was certified."""
+    plan, grid = PatrolPlan.load(plans[0]), voxelise(read_city(CITY), 2.0)
+    start = plan.path[0]
+    slab = shapely.Point(start[:2]).buffer(6.0), start[2] - 24, start[2] - 18
+    with fly._start_autopilot("sim", plan, grid, start, 20.0, None, "", "sih") as drone:
+        drone.rebuild(grid.with_prism(*slab))
+        flown = fly._fly(plan, grid, FlightConfig(address=drone.address), None, False)
+        outcome = fly._with_crash(flown, drone)
+    assert outcome.status is FlightStatus.LANDED_EARLY
+    assert outcome.message.endswith("it flew into something and fell")
 
 
 def test_orders_on_standard_input_are_answered(plans, tmp_path):

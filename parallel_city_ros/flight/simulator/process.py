@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import random
@@ -149,6 +150,30 @@ class SimulatedAutopilot:
         if answer.startswith("error "):
             raise ConfigError(answer.removeprefix("error "))
         return answer
+
+    def crashed(self) -> bool:
+        """Whether one of its drones flew into the city; False too if the simulator is gone."""
+        try:
+            return any(drone["collided"] for drone in json.loads(self.inject("truth")))
+        except LinkError:
+            return False
+
+    def rebuild(self, city: VoxelGrid) -> None:
+        """Something was built or torn down where it flies, which it hits from now on.
+
+        city : in the frame of the one that it was started with
+
+        Raises
+        ------
+        ConfigError
+            If it was started without a city, or in another frame.
+        LinkError
+            If the simulator is gone.
+        """
+        with tempfile.NamedTemporaryFile(suffix=".npz") as file:
+            write_city(file, city)
+            file.flush()
+            self.inject(f"city {file.name}")
 
     @contextmanager
     def paced(self, seen: Callable[[], float]):

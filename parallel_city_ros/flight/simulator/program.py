@@ -20,7 +20,7 @@ from parallel_city_ros.flight.simulator import faults
 from parallel_city_ros.flight.simulator.autopilot import Faults, SimulatedPx4
 from parallel_city_ros.flight.simulator.parameters import DEFAULTS
 from parallel_city_ros.flight.simulator.protocol import MavlinkServer
-from parallel_city_ros.flight.simulator.vehicle import Vehicle, VehicleModel
+from parallel_city_ros.flight.simulator.vehicle import Vehicle, VehicleModel, ground_of
 from parallel_city_ros.geo import LocalFrame
 
 TIME_STEP_S = 0.02      # of vehicle time
@@ -66,23 +66,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _terrain(name: str):
     """(east, north) → height of the ground, from a file of heights around where the drone stands.
-
-    Heights are bilinear between nodes and constant beyond them.
     """
     try:
         with np.load(name) as file:
-            heights, origin, cell = file["heights"], file["origin"], float(file["cell"])
+            ground = ground_of(file["heights"], file["origin"].tolist(), float(file["cell"]))
     except (OSError, ValueError, KeyError) as error:
         raise argparse.ArgumentTypeError(f"{name}: holds no terrain ({error})") from error
-    last_x, last_y = (n - 1 for n in heights.shape)
-
-    def ground(east, north):
-        u = min(max((east - origin[0]) / cell, 0.0), last_x)
-        v = min(max((north - origin[1]) / cell, 0.0), last_y)
-        i, j = min(int(u), max(last_x - 1, 0)), min(int(v), max(last_y - 1, 0))
-        p, q, i1, j1 = u - i, v - j, min(i + 1, last_x), min(j + 1, last_y)
-        return float((1 - p) * ((1 - q) * heights[i, j] + q * heights[i, j1])
-                     + p * ((1 - q) * heights[i1, j] + q * heights[i1, j1]))
     here = ground(0.0, 0.0)
     return lambda east, north: ground(east, north) - here
 
@@ -169,8 +158,8 @@ def _step(drones: list[Drone]) -> None:
 
 class _Commands:
     """Lines on standard input: a fault for all drones, "K: fault" for drone K (0 is the first),
-    "truth", "track", "speed FACTOR", or with --lockstep "step SECONDS"; each is answered by a
-    line."""
+    "truth", "track", "speed FACTOR", "city FILE.npz" where they have a city, or with --lockstep
+    "step SECONDS"; each is answered by a line."""
 
     def __init__(self, drones: list[Drone], factor: float):
         self._drones, self._text = drones, b""
@@ -207,6 +196,9 @@ class _Commands:
                 for drone in self._drones:
                     drone.server.pace(self.factor)
                 return f"done {line}"
+            if line.startswith("city "):
+                self._rebuild(line[5:])
+                return f"done {line}"
             if line == "truth":
                 return json.dumps([drone.autopilot.truth() for drone in self._drones])
             if line == "track":
@@ -217,6 +209,16 @@ class _Commands:
             return f"done {line}"
         except (ConfigError, ValueError, IndexError, argparse.ArgumentTypeError) as error:
             return f"error {error}"
+
+
+    def _rebuild(self, file: str) -> None:
+        """What stands around all drones is another city from now on."""
+        if any(drone.autopilot.city is None for drone in self._drones):
+            raise ConfigError("city: these drones were started without; start them with --city")
+        from parallel_city_ros.flight.simulator.surroundings import read_city
+        grid = read_city(file)
+        for drone in self._drones:
+            drone.autopilot.city.replace(grid)
 
 
 def _stop_requested(parent_pid: int | None):

@@ -10,6 +10,7 @@ from parallel_city_ros.city.sensor import cast
 from parallel_city_ros.city.terrain import Ground
 from parallel_city_ros.city.voxels import VoxelGrid
 from parallel_city_ros.errors import ConfigError, OutsideMapError
+from parallel_city_ros.flight.simulator.vehicle import ground_of
 from parallel_city_ros.geo import LocalFrame
 
 BODY_RADIUS = 0.3       # m
@@ -39,7 +40,7 @@ class Surroundings:
     reach_below = 120.0     # m, of what looks down
 
     def __init__(self, grid: VoxelGrid, frame: LocalFrame):
-        self._grid = grid
+        self._stand_in(grid)
         # Affine: both are local frames, and where they are not is centimetres in kilometres.
         corners = frame.to_wgs84(np.array([(0, 0, 0), (1000, 0, 0), (0, 1000, 0)], float))
         here, east, north = grid.frame.to_enu(corners[:, 0], corners[:, 1])
@@ -53,16 +54,27 @@ class Surroundings:
             raise ConfigError(f"home is at {place} of the city, where something stands; choose "
                               "a home on open ground")
 
+    def _stand_in(self, grid: VoxelGrid) -> None:
+        self._grid, terrain = grid, grid.terrain
+        self._ground = None if terrain.is_flat else ground_of(
+            terrain.heights, terrain.origin, terrain.cell)
+
+    def replace(self, grid: VoxelGrid) -> None:
+        """Something was built or torn down. grid : the truth from now on, in the same frame"""
+        if grid.frame != self._grid.frame:
+            raise ConfigError("that city has another frame; rebuild the one that stands there")
+        self._stand_in(grid)
+
     def in_city(self, points) -> np.ndarray:
         """(..., 3) in the frame of the city."""
         return np.asarray(points, float) @ self._turn + self._here
 
     def ground(self, east: float, north: float) -> float:
         """Height of the ground there."""
-        if self._grid.terrain.is_flat:
+        if self._ground is None:
             return 0.0
-        place = self.in_city((east, north, 0.0))
-        return float(self._grid.ground_at(place)) - self._here[2]
+        x, y, _ = self.in_city((east, north, 0.0)).tolist()
+        return self._ground(x, y) - self._here[2]
 
     def hits(self, position) -> bool:
         """Whether a drone there would touch something that stands on the ground."""

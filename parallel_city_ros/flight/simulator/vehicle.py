@@ -191,6 +191,27 @@ class Vehicle:
         self.energy_wh = max(self.energy_wh - self.power_w * dt / 3600, 0.0)
 
 
+def ground_of(heights, origin, cell: float):
+    """(east, north) → height of the ground from nodes: bilinear between them, constant beyond.
+
+    In plain Python: it is asked for one place, thousands of times a second.
+
+    heights : (a, b) array, m; origin : east and north of node (0, 0), m; cell : between nodes, m
+    """
+    rows, (east0, north0) = heights.tolist(), origin
+    last_x, last_y = (n - 1 for n in heights.shape)
+
+    def ground(east, north):
+        u = min(max((east - east0) / cell, 0.0), last_x)
+        v = min(max((north - north0) / cell, 0.0), last_y)
+        i, j = min(int(u), max(last_x - 1, 0)), min(int(v), max(last_y - 1, 0))
+        p, q, j1 = u - i, v - j, min(j + 1, last_y)
+        low, high = rows[i], rows[min(i + 1, last_x)]
+        return ((1 - p) * ((1 - q) * low[j] + q * low[j1])
+                + p * ((1 - q) * high[j] + q * high[j1]))
+    return ground
+
+
 def _limited(vector, limit: float) -> list[float]:
     """The vector, shortened to the limit."""
     length = math.hypot(*vector)
