@@ -69,7 +69,7 @@ OSM_TAGS = {
 # helicopters need to come and go.
 POINT_RADIUS_M = {ZoneKind.NO_FLY: 150.0, ZoneKind.PRIVACY: 50.0, ZoneKind.NOISE_SENSITIVE: 50.0}
 PRIORITY_WORTH = 2.0    # of ground in a zone of weight 1, where other ground is worth 1
-# Of a sound in a zone of weight 1: what is heard there counts as if it were 10 dB louder, the
+# How often a dB that is heard in a zone of weight 1 counts: ten times the energy, 10 dB, is the
 # step between mixed and purely residential areas in TA Lärm (1998), section 6.1.
 NOISE_WORTH = 10.0
 
@@ -422,7 +422,7 @@ def ground_weights(grid: VoxelGrid, zones: Iterable[Zone], when: datetime) -> np
 
 
 def noise_weights(grid: VoxelGrid, zones: Iterable[Zone], when: datetime) -> np.ndarray:
-    """(nx, ny) float: how much the sound energy at each ground cell counts; 1 where no zone says.
+    """(nx, ny) float: how often what is heard at each ground cell counts; 1 where no zone says.
 
     In noise-sensitive zones NOISE_WORTH times their weight, the highest of several.
     """

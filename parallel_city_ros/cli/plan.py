@@ -34,10 +34,11 @@ ALIASES = {"planner_id": "--planner", "evaluation_budget": "--budget", "time_bud
               help="A place to pass within --visit-radius; may be given many times.")
 @options.area_option
 @click.option("--zones", type=click.Path(dir_okay=False),
-              help="ED-269, GeoJSON or OpenStreetMap file of no-fly zones, with --departure.")
+              help="ED-269, GeoJSON or OpenStreetMap file of no-fly and, with --noise-model "
+                   "level, of noise-sensitive zones; with --departure.")
 @click.option("--departure", metavar="TIME",
-              help="Of the take-off, ISO 8601 with its time zone, or now: zones that hold during "
-                   "the flight are closed.")
+              help="Of the take-off, ISO 8601 with its time zone, or now: no-fly zones that hold "
+                   "during the flight are closed, in noise-sensitive ones noise weighs more.")
 @click.option("--sorties", type=click.IntRange(1),
               help="Of a round: fly up to so many, a battery each, where one is not enough.")
 @click.option("--warm-start", type=click.Path(dir_okay=False),
@@ -71,9 +72,9 @@ def plan(files, start, goal, output, picture, resolution, must_visit, area, zone
     from parallel_city_ros.patrol.explain import explain as explain_legs
     from parallel_city_ros.patrol.plan import PatrolPlan
     from parallel_city_ros.patrol.task import PatrolTask
+    from parallel_city_ros.planning.planner import heard, warm_up
     from parallel_city_ros.planning.planner import plan as search
-    from parallel_city_ros.planning.planner import warm_up
-    from parallel_city_ros.planning.windows import plan_at
+    from parallel_city_ros.planning.windows import noise_at, plan_at
 
     options.require_folders(output, picture, front)
     pictures = {name: str(Path(file).with_suffix(f".{name}.png")) for name, file in (
@@ -96,8 +97,14 @@ def plan(files, start, goal, output, picture, resolution, must_visit, area, zone
     city = read(files)
     grid = voxelise(city, resolution)
     city_file = ",".join(str(Path(file).resolve()) for file in files)
+    loud = None
     if zones:
-        search = partial(plan_at, zones=read_zones(zones, grid.frame), departure=leaves)
+        held = read_zones(zones, grid.frame)
+        loud = noise_at(grid, request.task, held, leaves)
+        if loud is not None and request.task.noise_model != "level":
+            options.note("the noise-sensitive zones have no say: by altitude noise is the same "
+                         "everywhere; --noise-model level knows who hears it")
+        search = partial(plan_at, zones=held, departure=leaves, noise_weights=loud)
     warm_up()
     if sorties:
         with Interruptible() as interrupted:
@@ -123,7 +130,8 @@ def plan(files, start, goal, output, picture, resolution, must_visit, area, zone
             report["front_file"], report["front_paths"] = front, len(outcome.front)
         if explain:
             legs = explain_legs(grid, request.task, found.path,
-                                buildings_near=city.buildings_near)
+                                buildings_near=city.buildings_near,
+                                noise_weights=heard(grid, request.task, loud))
             report["legs"] = [leg.to_dict() for leg in legs]
         if picture:
             _draw(picture, grid, found)

@@ -39,6 +39,7 @@ from parallel_city_ros.planning.planner import PlanRequest, Progress
 from parallel_city_ros.settings import build, dotted
 
 MAP_FRAME = "map"
+MOST_NOISE = 100        # times that what is heard counts: what an OccupancyGrid holds
 # To check defaults with, before anybody asks for a plan.
 ANY_GOAL = PlanPatrol.Goal(goal=Point(x=1.0))
 
@@ -183,12 +184,19 @@ def weights_to_ros(grid: VoxelGrid, weights: np.ndarray, stamp: Time) -> Occupan
 
 def weights_from_ros(msg: OccupancyGrid) -> np.ndarray:
     """(nx, ny) weights, 0..1; unknown cells are worth 1. Raises ConfigError."""
-    layer = np.array(msg.data, np.int8)
-    if layer.size != msg.info.height * msg.info.width:
-        raise ConfigError(f"weights of {msg.info.width} x {msg.info.height} cells came with "
-                          f"{layer.size}")
-    layer = np.minimum(layer, WEIGHT_STEPS).reshape(msg.info.height, msg.info.width).T
-    return np.where(layer < 0, 1.0, layer / WEIGHT_STEPS)
+    layer = _layer_from_ros(msg)
+    return np.where(layer < 0, 1.0, np.minimum(layer, WEIGHT_STEPS) / WEIGHT_STEPS)
+
+
+def noise_to_ros(grid: VoxelGrid, weights: np.ndarray, stamp: Time) -> OccupancyGrid:
+    """(nx, ny) how often what is heard counts, in whole numbers, MOST_NOISE at most."""
+    return _layer_to_ros(grid, np.clip(np.rint(weights), 0, MOST_NOISE), stamp)
+
+
+def noise_from_ros(msg: OccupancyGrid) -> np.ndarray:
+    """(nx, ny) how often what is heard counts; once in unknown cells. Raises ConfigError."""
+    layer = _layer_from_ros(msg)
+    return np.where(layer < 0, 1.0, layer.astype(float))
 
 
 def lies_over(info: MapMetaData, grid: VoxelGrid) -> bool:
@@ -196,6 +204,14 @@ def lies_over(info: MapMetaData, grid: VoxelGrid) -> bool:
     return (info.width, info.height) == grid.shape[:2] \
         and math.isclose(info.resolution, grid.resolution, rel_tol=1e-6) \
         and np.allclose(point_from_ros(info.origin.position)[:2], grid.origin[:2], atol=1e-6)
+
+
+def _layer_from_ros(msg) -> np.ndarray:
+    layer = np.array(msg.data, np.int8)
+    if layer.size != msg.info.height * msg.info.width:
+        raise ConfigError(f"weights of {msg.info.width} x {msg.info.height} cells came with "
+                          f"{layer.size}")
+    return layer.reshape(msg.info.height, msg.info.width).T
 
 
 def _layer_to_ros(grid, layer, stamp) -> OccupancyGrid:

@@ -51,6 +51,8 @@ STATUS_TO_ROS = {
 class PlannerServerConfig:
     map_timeout_s: float = setting(10.0, "s of wall time to wait for a map", above=0)
     weights_topic: str = setting("cpss/coverage", "worth of the ground; '': 1 everywhere")
+    noise_topic: str = setting("city_map/noise", "how often what is heard where counts, with "
+                               "task.noise_model level; '': once everywhere")
     replan: str = setting("off", "when a change of the map breaks the newest plan: off, to say so "
                           "only, or publish, of a repaired one", choices=("off", "publish"))
     replan_time_s: float = setting(5.0, "s of wall time that a repair may take", above=0)
@@ -102,6 +104,10 @@ class PlannerServer(CityNode):
         self._weight_subscriptions = {}
         if self._config.weights_topic:
             self._listen_to_weights(self._config.weights_topic)
+        self._noise: tuple[np.ndarray, MapMetaData] | None = None
+        self._noise_subscription = None if not self._config.noise_topic else \
+            self.create_subscription(OccupancyGrid, self._config.noise_topic, self._on_noise,
+                                     qos.LATCHED, callback_group=self._group)
         self._path = self.create_lifecycle_publisher(Path, "plan", qos.LATCHED)
         self._whole_plan = self.create_lifecycle_publisher(PatrolPlanMsg, "patrol_plan",
                                                            qos.LATCHED)
@@ -123,8 +129,9 @@ class PlannerServer(CityNode):
             return
         self._server.destroy()
         self._map.destroy()
-        for subscription in self._weight_subscriptions.values():
-            self.destroy_subscription(subscription)
+        for subscription in (*self._weight_subscriptions.values(), self._noise_subscription):
+            if subscription is not None:
+                self.destroy_subscription(subscription)
         for publisher in (self._path, self._whole_plan):
             self.destroy_lifecycle_publisher(publisher)
         self._map = self._standing = None
@@ -143,6 +150,16 @@ class PlannerServer(CityNode):
             return
         with self._weights_came:
             self._weights[topic] = weights, msg.info
+            self._weights_came.notify_all()
+
+    def _on_noise(self, msg):
+        try:
+            weights = conversions.noise_from_ros(msg)
+        except ConfigError as error:
+            self.get_logger().error(f"{self._config.noise_topic}: {error}")
+            return
+        with self._weights_came:
+            self._noise = weights, msg.info
             self._weights_came.notify_all()
 
     def _on_goal(self, goal):
@@ -230,6 +247,7 @@ class PlannerServer(CityNode):
             grid = self._map.grid
             outcome = plan(
                 grid, request, weights=self._weights_for(weights_topic, grid),
+                noise_weights=self._noise_for(request, grid),
                 warm_start=None if warm_start is None else _path_in(grid, warm_start),
                 on_progress=on_progress, cancelled=stopped)
             newest = self._map.grid
@@ -299,14 +317,23 @@ class PlannerServer(CityNode):
                 raise ConfigError(f"no weights came on {asked} within {WEIGHTS_TIMEOUT_S:g} s; "
                                   "they must be published latched (transient local)")
         weights, info = self._weights.get(topic, (None, None))
-        if weights is not None and not conversions.lies_over(info, grid):
-            place = info.origin.position
-            raise ConfigError(
-                f"weights on {topic} are for {info.width} x {info.height} cells of "
-                f"{info.resolution:g} m from ({place.x:g}, {place.y:g}) m, the map has "
-                f"{grid.shape[0]} x {grid.shape[1]} of {grid.resolution:g} m from "
-                f"({grid.origin[0]:g}, {grid.origin[1]:g}) m")
+        if weights is not None:
+            _require_over(topic, info, grid)
         return weights
+
+    def _noise_for(self, request, grid):
+        """How often what is heard counts; None, which is once, where nobody says or listens."""
+        topic = self._config.noise_topic
+        if request.task.noise_model != "level" or not topic:
+            return None
+        if self._noise is None and self.count_publishers(topic):
+            with self._weights_came:    # latched, and on its way with the map
+                self._weights_came.wait_for(lambda: self._noise is not None, WEIGHTS_TIMEOUT_S)
+        if self._noise is None:
+            return None
+        weights, info = self._noise
+        _require_over(topic, info, grid)
+        return None if (weights == 1).all() else weights
 
     def _publish(self, standing: _Standing):
         stamp = self.get_clock().now().to_msg()
@@ -323,6 +350,17 @@ class PlannerServer(CityNode):
         if want_front and outcome.front is not None:
             result.front_json = conversions.front_to_json(outcome.front)
         return result
+
+
+def _require_over(topic: str, info: MapMetaData, grid: VoxelGrid) -> None:
+    """Raise a ConfigError unless a layer has the cells of the map."""
+    if conversions.lies_over(info, grid):
+        return
+    place = info.origin.position
+    raise ConfigError(
+        f"weights on {topic} are for {info.width} x {info.height} cells of {info.resolution:g} m "
+        f"from ({place.x:g}, {place.y:g}) m, the map has {grid.shape[0]} x {grid.shape[1]} of "
+        f"{grid.resolution:g} m from ({grid.origin[0]:g}, {grid.origin[1]:g}) m")
 
 
 def _broken(grid: VoxelGrid, plan: PatrolPlan | None) -> str:

@@ -20,7 +20,13 @@ from parallel_city_ros.city.osm import helsinki_file
 from parallel_city_ros.city.readers import read_city
 from parallel_city_ros.city.twin import Twin
 from parallel_city_ros.city.voxels import voxelise
-from parallel_city_ros.city.zones import EVENT_PREFIX, closures, read_zones
+from parallel_city_ros.city.zones import (
+    EVENT_PREFIX,
+    ZoneKind,
+    closures,
+    noise_weights,
+    read_zones,
+)
 from parallel_city_ros.errors import ConfigError
 from parallel_city_ros.nodes import conversions, parameters, qos
 from parallel_city_ros.nodes.runtime import CityNode, run
@@ -38,8 +44,8 @@ class TwinConfig:
     terrain_file: str = setting("", "file of the ground; '': as city_file has it")
     canopy_file: str = setting("", "file of the trees' heights; '': as city_file has them")
     read: ReadOptions = field(default_factory=ReadOptions)
-    zones_file: str = setting("", "no-fly zones, ED-269 or GeoJSON, several separated by commas; "
-                                  "'': none")
+    zones_file: str = setting("", "no-fly and noise-sensitive zones, ED-269, GeoJSON or "
+                                  "OpenStreetMap, several separated by commas; '': none")
     resolution: float = setting(2.0, "m, edge of a voxel", above=0)
     margin: float = setting(20.0, "m, free border around the built area", low=0)
     assumed_margin: float = setting(0.0, "m, added to buildings whose height is assumed", low=0)
@@ -72,6 +78,7 @@ class TwinMapServer(CityNode):
             self._memory = EventMemory(config.state_folder, self._twin.base.map_hash)
             self._remember()
         self._shown = None      # number of the update that the latched topics show
+        self._spared = None     # the noise-sensitive zones that city_map/noise shows
         self._metadata = {
             "name": city.name, "buildings": city.n_buildings, "parts": city.n_parts,
             "heights": city.height_sources, "assumed_height_m": city.assumed_height_m,
@@ -85,6 +92,8 @@ class TwinMapServer(CityNode):
             PointCloud2, "city_map/points", qos.LATCHED)
         self._slice = self.create_lifecycle_publisher(
             OccupancyGrid, "city_map/slice", qos.LATCHED)
+        self._noise = self.create_lifecycle_publisher(
+            OccupancyGrid, "city_map/noise", qos.LATCHED)
         self._offered = [
             self.create_service(AddEvent, "city_map/add_event", self._add_event),
             self.create_service(GetRegion, "city_map/region", self._get_region),
@@ -99,6 +108,7 @@ class TwinMapServer(CityNode):
             f"{grid.shape} of {grid.resolution:g} m, map {grid.map_hash[:12]}")
 
     def on_activate(self, state):
+        self._spared = None
         done = super().on_activate(state)
         # lifecycle publishers are silent before
         return self._transition(self._publish_whole) if self.active else done
@@ -110,7 +120,7 @@ class TwinMapServer(CityNode):
             self.destroy_service(service)
         for timer in self._periods:
             self.destroy_timer(timer)
-        for publisher in (self._voxels, self._updates, self._points, self._slice):
+        for publisher in (self._voxels, self._updates, self._points, self._slice, self._noise):
             self.destroy_lifecycle_publisher(publisher)
         self._twin = None
 
@@ -119,6 +129,9 @@ class TwinMapServer(CityNode):
 
     def _now_s(self) -> float:
         return self.get_clock().now().nanoseconds * 1e-9
+
+    def _moment(self) -> datetime:
+        return datetime.fromtimestamp(self._now_s(), timezone.utc)
 
     def _remember(self):
         """The events of an earlier run that have not ended."""
@@ -135,15 +148,25 @@ class TwinMapServer(CityNode):
         grid = self._twin.base
         extent = (*grid.origin[:2],
                   *(grid.origin[:2] + np.array(grid.shape[:2]) * grid.resolution))
-        now = datetime.fromtimestamp(self._now_s(), timezone.utc)
         active = {event.event_id: event for event in closures(
-            self._zones, extent, grid.terrain, now)}
+            self._zones, extent, grid.terrain, self._moment())}
         standing = {name for name in self._twin.events if name.startswith(EVENT_PREFIX)}
         return [*(self._twin.remove(name) for name in standing - active.keys()),
                 *(self._twin.add(active[name]) for name in active.keys() - standing)]
 
+    def _publish_noise(self):
+        """How often what is heard counts, once zones begin or end."""
+        now = self._moment()
+        spared = tuple(zone for zone in self._zones
+                       if zone.kind is ZoneKind.NOISE_SENSITIVE and zone.active(now))
+        if spared != self._spared:
+            base, self._spared = self._twin.base, spared
+            self._noise.publish(conversions.noise_to_ros(
+                base, noise_weights(base, spared, now), self._stamp()))
+
     def _publish_whole(self):
         """What is latched, for whoever joins later."""
+        self._publish_noise()   # before the map: who has that has it too
         grid, stamp = self._twin.grid, self._stamp()
         self._shown = grid.map_update
         self._voxels.publish(conversions.grid_to_ros(
@@ -172,7 +195,10 @@ class TwinMapServer(CityNode):
         self._publish([*self._twin.remove_expired(self._now_s()), *self._heed_zones()])
 
     def _show(self):
-        if self.active and self._shown != self._twin.grid.map_update:
+        if not self.active:
+            return
+        self._publish_noise()
+        if self._shown != self._twin.grid.map_update:
             self._publish_whole()
 
     def _add_event(self, request, response):

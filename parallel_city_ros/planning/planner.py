@@ -11,8 +11,9 @@ import numpy as np
 
 from parallel_city_ros.city.voxels import VoxelGrid
 from parallel_city_ros.geo import LocalFrame
-from parallel_city_ros.patrol.certificate import Certificate, certify
+from parallel_city_ros.patrol.certificate import certify
 from parallel_city_ros.patrol.evaluator import MOST_THREADS, Evaluator
+from parallel_city_ros.patrol.noise import listeners
 from parallel_city_ros.patrol.plan import Objectives, PatrolPlan, weights_hash
 from parallel_city_ros.patrol.task import PatrolTask
 from parallel_city_ros.planning.de import De, DeConfig
@@ -113,14 +114,25 @@ def warm_up() -> None:
     plan(empty, PlanRequest(task=task, evaluation_budget=300, time_budget_s=1e6))
 
 
-def plan(grid: VoxelGrid, request: PlanRequest, *, weights=None, city_file: str = "",
-         config=None, algorithm=None, warm_start: np.ndarray | PatrolPlan | None = None,
-         air: VoxelGrid | None = None,
+def heard(grid: VoxelGrid, task: PatrolTask, noise_weights=None) -> np.ndarray | None:
+    """(nx, ny) who hears what, as Evaluator, certify and explain take it: the noise weights of
+    `plan` where the task has listeners at all. None where noise is by altitude, which knows no
+    places, and where there are no weights. Raises ConfigError for weights that cannot be."""
+    if noise_weights is None or task.noise_model != "level":
+        return None
+    return listeners(grid, task) * listeners(grid, task, noise_weights)
+
+
+def plan(grid: VoxelGrid, request: PlanRequest, *, weights=None, noise_weights=None,
+         city_file: str = "", config=None, algorithm=None,
+         warm_start: np.ndarray | PatrolPlan | None = None, air: VoxelGrid | None = None,
          on_progress: Callable[[Progress], None] = lambda progress: None,
          cancelled: Callable[[], bool] = lambda: False) -> PlanOutcome:
     """Plan one patrol over one version of the twin.
 
     weights : (nx, ny) worth of each ground cell, or None for 1 everywhere
+    noise_weights : (nx, ny) how often what is heard on each cell counts, as zones.noise_weights
+        has it or people per hectare, or None for once; has a say where noise is by level
     city_file : written into the plan, so that it can be checked against the city again
     config : settings of the planner, its defaults if None
     algorithm : a Search to use in place of the one that planner_id names, with its config
@@ -136,8 +148,9 @@ def plan(grid: VoxelGrid, request: PlanRequest, *, weights=None, city_file: str 
     def stopped():
         return cancelled() or time.monotonic() >= ends_at
 
+    ears = heard(grid, request.task, noise_weights)
     evaluator = Evaluator(grid, request.task, weights, table_mb=request.table_mb,
-                          threads=request.threads)
+                          noise_weights=ears, threads=request.threads)
     if found := why_impossible(evaluator):
         return PlanOutcome(PlanStatus(found.status), found.message)
     if air is not None:
@@ -184,9 +197,9 @@ def plan(grid: VoxelGrid, request: PlanRequest, *, weights=None, city_file: str 
         status, ended_by = PlanStatus.TIMEOUT, "time"
     certificate = certify(
         grid, request.task, path, coverage_floor_km2=evaluator.coverage_floor_km2,
-        weights=weights, whole=True, map_hash=grid.map_hash)
+        weights=weights, whole=True, map_hash=grid.map_hash, noise_weights=ears)
     if air is not None:
-        certificate = Certificate((*certificate.checks, *(
+        certificate = replace(certificate, checks=(*certificate.checks, *(
             replace(c, constraint="height over closed air")
             for c in certify(air, request.task, path).checks if c.constraint == HEIGHT)))
     rest = {"history": tuple(history), "population": optimiser.population,

@@ -1,4 +1,5 @@
-"""No-fly zones that hold at some times: what they close during a flight, and when it may begin."""
+"""Zones that hold at some times: what they close during a flight and when it may begin; where
+people are to be spared its noise."""
 
 from __future__ import annotations
 
@@ -9,9 +10,10 @@ from datetime import datetime, time, timedelta
 import numpy as np
 
 from parallel_city_ros.city.voxels import VoxelGrid
-from parallel_city_ros.city.zones import Zone, ZoneKind, closures
-from parallel_city_ros.patrol.certificate import Certificate, certify
+from parallel_city_ros.city.zones import Zone, ZoneKind, closures, noise_weights
+from parallel_city_ros.patrol.certificate import certify
 from parallel_city_ros.patrol.departure import departure_checks
+from parallel_city_ros.patrol.task import PatrolTask
 from parallel_city_ros.planning.planner import (
     HEIGHT,
     PlanOutcome,
@@ -59,9 +61,20 @@ def closed_twin(grid: VoxelGrid, zones: Sequence[tuple[Zone, datetime]],
     return grid.with_prisms(prisms) if prisms else None
 
 
+def noise_at(grid: VoxelGrid, task: PatrolTask, zones: Sequence[Zone],
+             departure: datetime) -> np.ndarray | None:
+    """(nx, ny) noise weights of `plan`: of the noise-sensitive zones that hold at some time from
+    the departure to the end of the endurance; None if there is none."""
+    lands = departure + timedelta(seconds=task.endurance_s)
+    spared = [replace(z, windows=()) for z in zones
+              if z.kind is ZoneKind.NOISE_SENSITIVE and holds(z, departure, lands)]
+    return noise_weights(grid, spared, departure) if spared else None
+
+
 def plan_at(grid: VoxelGrid, request: PlanRequest, zones: Sequence[Zone], departure: datetime,
             **more) -> PlanOutcome:
-    """Plan a patrol for a departure: zones that hold at some time of the flight are closed.
+    """Plan a patrol for a departure: no-fly zones that hold at some time of the flight are closed,
+    and noise-sensitive ones weigh what is heard in them.
 
     What is above or below a zone's limits: from the ground up to its upper limit counts as closed.
     The certificate says when else the plan may take off, at most a day from the departure: as
@@ -69,8 +82,10 @@ def plan_at(grid: VoxelGrid, request: PlanRequest, zones: Sequence[Zone], depart
 
     more : of `plan`
     """
-    zones = [z for z in zones if z.kind is ZoneKind.NO_FLY]
     task, margin = request.task, timedelta(seconds=MARGIN_S)
+    if "noise_weights" not in more:
+        more["noise_weights"] = noise_at(grid, task, zones, departure)
+    zones = [z for z in zones if z.kind is ZoneKind.NO_FLY]
     steps = min(task.endurance_s, LONGER * (task.track_points + 1) * task.time_step_s)
     top = float(grid.ground.max()) + task.max_altitude + grid.resolution
     outcome = None
@@ -84,9 +99,9 @@ def plan_at(grid: VoxelGrid, request: PlanRequest, zones: Sequence[Zone], depart
         met = [z for z in zones if z not in [c for c, _ in closed]
                and _met(grid, task, z, outcome.plan.path, top, departure)]
         window = _window(met, departure, outcome.plan.certificate, margin)
-        certificate = Certificate((*outcome.plan.certificate.checks,
-                                   *departure_checks(window[0], departure, window[1],
-                                                     outcome.plan.path[0])))
+        certificate = outcome.plan.certificate
+        certificate = replace(certificate, checks=(*certificate.checks, *departure_checks(
+            window[0], departure, window[1], outcome.plan.path[0])))
         if certificate.valid:
             return replace(outcome, plan=replace(outcome.plan, certificate=certificate))
         outcome = replace(outcome, plan=None, status=PlanStatus.NO_VALID_PATH, message=(

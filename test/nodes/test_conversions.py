@@ -158,6 +158,21 @@ def test_weights_come_back_as_they_were_published(grid):
     assert np.array_equal(back, weights)
 
 
+def test_noise_weights_are_whole_numbers(grid):
+    weights = np.random.default_rng(4).integers(0, 100, grid.surface.shape).astype(float)
+    weights[0, :3] = 10.4, 1e6, 0.0
+    message = sent(c.noise_to_ros(grid, weights, STAMP))
+    assert c.lies_over(message.info, grid)
+    back = c.noise_from_ros(message)
+    assert back[0, :3].tolist() == [10.0, 100.0, 0.0]
+    assert np.array_equal(back[1:], weights[1:])
+    message.data[0] = -1        # unknown
+    assert c.noise_from_ros(message)[0, 0] == 1.0
+    message.data = message.data[:-1]
+    with pytest.raises(ConfigError, match="came with"):
+        c.noise_from_ros(message)
+
+
 def test_weights_of_another_place_or_size_are_told_from_those_of_the_map(grid):
     info = sent(c.weights_to_ros(grid, np.ones(grid.surface.shape), STAMP)).info
     assert c.lies_over(info, grid)

@@ -19,7 +19,7 @@ from parallel_city_ros.geo import LocalFrame
 from parallel_city_ros.nodes import conversions as c
 from parallel_city_ros.nodes import qos
 from parallel_city_ros.nodes.client import CityClient
-from parallel_city_ros.patrol.certificate import certify
+from parallel_city_ros.patrol.certificate import certify, noise_of
 from parallel_city_ros.patrol.task import PatrolTask
 from parallel_city_ros.planning.planner import PlanRequest
 
@@ -82,6 +82,7 @@ def test_feedback_comes_each_generation_and_the_plan_is_certified(running, task)
     assert [p.generation for p in seen] == list(range(len(planned.convergence)))
     assert len(seen) > 5
     assert seen[-1].objectives.fitness == pytest.approx(planned.plan.objectives.fitness)
+    assert seen[-1].hypervolume is None     # one objective
 
 
 def test_cancel_returns_the_best_so_far_at_once(running, task):
@@ -147,8 +148,10 @@ def test_a_plan_to_begin_with_is_not_lost_whatever_its_frame(running, task):
 
 def test_the_front_comes_on_request(running, task):
     request = PlanRequest(task=task, evaluation_budget=300, planner_id="nsga2", prefer="knee")
-    planned = running.client.plan(request, want_front=True)
+    seen = []
+    planned = running.client.plan(request, want_front=True, on_progress=seen.append)
     assert planned.status == RESULT.SUCCEEDED and len(planned.front) > 1
+    assert seen[-1].hypervolume > 0
     assert np.array_equal(planned.front.paths[planned.front.choose("knee")], planned.plan.path)
     assert running.client.plan(replace(request, evaluation_budget=100)).front is None
     refused = running.client.plan(PlanRequest(task=task, planner_id="igso"), want_front=True)
@@ -301,7 +304,7 @@ def test_a_killed_map_server_comes_back_with_the_same_map_and_its_events(running
     assert np.array_equal(after.voxels(), before.voxels())
 
 
-def test_no_fly_zones_close_their_air(running, tmp_path):
+def test_zones_close_their_air_and_weigh_its_noise(running, task, tmp_path):
     frame = running.client.map.grid.frame
     corners = [frame.to_wgs84((x, y, 0.0)) for x, y in (
         (400, 400), (460, 400), (460, 460), (400, 460), (400, 400))]
@@ -310,7 +313,9 @@ def test_no_fly_zones_close_their_air(running, tmp_path):
         "identifier": "P1", "restriction": "PROHIBITED", "geometry": [{
             "upperLimit": 90, "upperVerticalReference": "AGL", "lowerLimit": 0,
             "lowerVerticalReference": "AGL", "horizontalProjection": {
-                "type": "Polygon", "coordinates": [[[lon, lat] for lat, lon, _ in corners]]}}]}]}))
+                "type": "Polygon", "coordinates": [[[lon, lat] for lat, lon, _ in corners]]}}]}, {
+        "id": "town", "properties": {"zone": "noise_sensitive", "radius": 5000}, "geometry": {
+            "type": "Point", "coordinates": corners[0][1::-1]}}]}))
     before = running.client.map.grid
     running.kill("twin_map_server")
     running.start_twin(zones_file=str(zones))
@@ -321,6 +326,11 @@ def test_no_fly_zones_close_their_air(running, tmp_path):
     grid = running.client.map.grid
     assert grid.map_hash == before.map_hash
     assert grid.is_occupied([430.0, 430.0, 85.0]) and not grid.is_occupied([430.0, 430.0, 95.0])
+    planned = running.client.plan(PlanRequest(task=task, evaluation_budget=100),
+                                  overrides={"noise_model": "level"})
+    assert planned.status == RESULT.SUCCEEDED, planned.message
+    once = noise_of(grid, planned.plan.task, planned.plan.path)
+    assert once > 0 and planned.plan.objectives.noise_m == pytest.approx(10 * once)
 
 
 def test_a_killed_planner_is_noticed_and_can_be_replaced(running, task):

@@ -10,11 +10,12 @@ import shapely
 
 from parallel_city_ros.city.zones import TimeWindow, Zone, ZoneKind
 from parallel_city_ros.errors import ConfigError
+from parallel_city_ros.patrol.certificate import noise_of
 from parallel_city_ros.patrol.departure import departure_window, moment, why_not_at
 from parallel_city_ros.patrol.plan import PatrolPlan
 from parallel_city_ros.planning.made_cities import MadeCity, task_over
-from parallel_city_ros.planning.planner import PlanRequest, PlanStatus
-from parallel_city_ros.planning.windows import MARGIN_S, holds, plan_at
+from parallel_city_ros.planning.planner import PlanRequest, PlanStatus, heard
+from parallel_city_ros.planning.windows import MARGIN_S, holds, noise_at, plan_at
 
 NOON = datetime(2026, 5, 4, 12, tzinfo=timezone.utc)    # a Monday
 HOUR = timedelta(hours=1)
@@ -104,6 +105,31 @@ def test_ground_under_a_closed_zone_is_seen_from_beside(grid, task):
     outcome = plan_at(grid, PlanRequest(task=task, evaluation_budget=600), [held], NOON,
                       weights=worth)
     assert outcome.plan.objectives.coverage_km2 > 0 and not passes(outcome.plan.path, held)
+
+
+def test_noise_in_a_sensitive_zone_weighs_more_while_it_holds(grid, task):
+    """Both shores of the straight flight in turn: the patrol keeps to the other one."""
+    level = replace(task, noise_model="level", noise_near_buildings=15.0, max_altitude=90.0)
+    way = shapely.LineString([level.start[:2], level.goal[:2]])
+    hours = TimeWindow(start=NOON + HOUR / 6, end=NOON + HOUR)
+    beside = []
+    for side in (100.0, -100.0):
+        shore = Zone(zone_id="ward", kind=ZoneKind.NOISE_SENSITIVE, weight=10.0, windows=(hours,),
+                     polygon=way.buffer(side, single_sided=True))
+        weights = noise_at(grid, level, [shore], NOON)
+        assert set(np.unique(weights)) == {1.0, 100.0}
+        assert noise_at(grid, level, [shore], NOON + 2 * HOUR) is None
+        found = plan_at(grid, PlanRequest(task=level, evaluation_budget=600), [shore], NOON).plan
+        ears = heard(grid, level, weights)
+        assert (ears == 0).any()        # nobody lives far from buildings, in a zone or not
+        told, = (t.value for t in found.certificate.objectives if t.objective == "noise_m")
+        assert told == pytest.approx(found.objectives.noise_m, rel=1e-9)
+        assert told == pytest.approx(noise_of(grid, level, found.path, ears), rel=1e-9)
+        assert heard(grid, task, weights) is None       # by altitude there are no places
+        east, north = (found.path[:, :2] - level.start[:2]).T
+        ahead = np.subtract(level.goal[:2], level.start[:2])
+        beside.append(float(np.mean(ahead[0] * north - ahead[1] * east) / np.hypot(*ahead)))
+    assert beside[0] < beside[1] - 10.0     # metres left of the straight flight, on average
 
 
 @pytest.mark.parametrize("text, words", [("noon", "ISO 8601"), ("2026-05-01T10:00", "time zone"),
