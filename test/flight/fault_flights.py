@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 import traceback
@@ -23,6 +24,7 @@ from parallel_city_ros.flight.autopilot import Autopilot
 from parallel_city_ros.flight.config import FlightConfig, GuardConfig
 from parallel_city_ros.flight.executor import PatrolFlight
 from parallel_city_ros.flight.guard import Guard, GuardWatch
+from parallel_city_ros.flight.simulator import program
 from parallel_city_ros.flight.simulator.process import SimulatedAutopilot
 from parallel_city_ros.flight.state import FlightState
 from parallel_city_ros.geo import LocalFrame
@@ -42,6 +44,58 @@ BRISK = replace(PATIENT, link_timeout_s=1.5, link_wait_s=6.0, command_timeout_s=
 LINK = ("link_loss", "freeze", "reboot")
 
 
+class Forked:
+    """What SimulatedAutopilot needs of a subprocess.Popen, without importing everything again:
+    that is most of the work of a flight."""
+
+    def __init__(self, command, *, stderr, **_):
+        read, self.stdin = _pipe()
+        self.stdout, write = _pipe()
+        self.pid = os.fork()
+        if not self.pid:
+            os.setsid()
+            for fd, file in enumerate((read, write, stderr)):
+                os.dup2(file.fileno(), fd)
+            self.stdin.close()      # or it would not hear that nobody speaks to it any more
+            self.stdout.close()
+            code = 1
+            try:
+                code = program.main(command[3:])    # after: python -m module
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(code)
+        read.close()
+        write.close()
+
+    def terminate(self):
+        os.kill(self.pid, signal.SIGTERM)
+
+    def kill(self):
+        os.kill(self.pid, signal.SIGKILL)
+
+    def wait(self, timeout):
+        deadline = time.monotonic() + timeout
+        while True:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                return os.waitstatus_to_exitcode(status)
+            if time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired("simulator", timeout)
+            time.sleep(0.01)
+
+
+def _pipe():
+    read, write = os.pipe()
+    return os.fdopen(read, "rb", 0), os.fdopen(write, "wb", 0)
+
+
+class ForkedAutopilot(SimulatedAutopilot):
+    """Starts as a fork of this process."""
+
+    _open = Forked
+
+
 def city():
     """(grid, plan), small so that flights are short."""
     empty = VoxelGrid.from_dense(np.zeros((120, 100, 1), bool), np.array([0.0, 0.0, 5.0]), 2.0,
@@ -58,8 +112,8 @@ def fly(grid, plan, fault: str, phase: str, undo: str) -> dict:
     config = BRISK if link else PATIENT
     options = ("--lockstep", "--param=COM_DISARM_PRFLT=600",
                f"--param=COM_DL_LOSS_T={2 if link else 30}")
-    with SimulatedAutopilot((lat, lon, 17.0), speed_factor=SPEED_FACTOR, seed=5, city=grid,
-                            options=options) as simulator, simulator.paced(lambda: seen[-1]), \
+    with ForkedAutopilot((lat, lon, 17.0), speed_factor=SPEED_FACTOR, seed=5, city=grid,
+                         options=options) as simulator, simulator.paced(lambda: seen[-1]), \
             Autopilot(command_timeout_s=config.command_timeout_s) as autopilot:
         autopilot.connect(simulator.address, 30.0)
         guard = GuardWatch(Guard(plan, grid, config), autopilot, config)

@@ -70,6 +70,8 @@ class SimulatedAutopilot:
         From `start`, if it does not start.
     """
 
+    _open = subprocess.Popen
+
     def __init__(self, home, *, speed_factor: float = 10.0, seed: int = 0,
                  city: VoxelGrid | None = None, ground: Ground | None = None,
                  stands_at=(0.0, 0.0), options: tuple[str, ...] = ()):
@@ -115,9 +117,8 @@ class SimulatedAutopilot:
     def _begin(self, command) -> SimulatedAutopilot:
         self._complaints = tempfile.TemporaryFile()
         # A session of its own: Ctrl-C in the terminal is for us, and the drone flies on home.
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE,
-                                         stdout=subprocess.PIPE, stderr=self._complaints,
-                                         start_new_session=True)
+        self._process = self._open(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                   stderr=self._complaints, start_new_session=True)
         if self._answer(START_S).startswith("ready"):
             return self
         code, words = self._end()
