@@ -1,11 +1,15 @@
 """`parallel-city city` as a user meets it: what is told, drawn, exported, merged and tabled."""
 
+import io
 import json
+import os
 import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +19,7 @@ from parallel_city_ros.city.options import ReadOptions
 from parallel_city_ros.city.osm import helsinki_file, read_osm
 from parallel_city_ros.city.readers import read_city
 from parallel_city_ros.city.voxels import voxelise
+from parallel_city_ros.cli.main import main
 from parallel_city_ros.settings import flatten
 
 HELSINKI = str(helsinki_file())
@@ -25,10 +30,17 @@ FIRST_BYTES = {".sdf": b"<?xml", ".ply": b"ply\n", ".glb": b"glTF", ".bt": b"# O
 READING = ("info", "preview", "export", "merge")
 
 
-def run(*arguments, **options):
-    code = "from parallel_city_ros.cli.main import main; main()"
-    return subprocess.run([sys.executable, "-c", code, "city", *map(str, arguments)], text=True,
-                          capture_output=True, timeout=120, **options)
+def run(*arguments, cwd=None):
+    """(returncode, stdout, stderr) of what is typed, in this process: another one would import
+    everything again."""
+    out, err, before = io.StringIO(), io.StringIO(), os.getcwd()
+    with pytest.MonkeyPatch.context() as patched, redirect_stdout(out), redirect_stderr(err):
+        patched.setattr(sys, "argv", ["parallel-city", "city", *map(str, arguments)])
+        patched.chdir(cwd or before)
+        with pytest.raises(SystemExit) as ended:
+            main()
+    return SimpleNamespace(returncode=ended.value.code, stdout=out.getvalue(),
+                           stderr=err.getvalue())
 
 
 def geojson(path, *boxes, **more):
