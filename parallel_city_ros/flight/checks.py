@@ -12,8 +12,9 @@ from parallel_city_ros.patrol.plan import PatrolPlan
 
 CHUNK = 2048    # columns that are compared with a shape at once
 ABOVE = "height over what is near"      # the certificate's constraint that keeps from buildings
+HIGHEST = "altitude at most"
 # What of it a leg has to keep that no planner chose.
-STRAIGHT = (ABOVE, "altitude at least", "altitude at most", "distance inside the map")
+STRAIGHT = (ABOVE, "altitude at least", HIGHEST, "distance inside the map")
 
 
 def ground_at(grid: VoxelGrid, place) -> float:
@@ -153,6 +154,12 @@ def why_not_from_home(plan: PatrolPlan, grid: VoxelGrid, home: np.ndarray,
         return (f"the way from home to the start at {start[2]:.0f} m passes a building of "
                 f"{roof - ground_at(grid, home):.0f} m; raise the start above {least:.0f} m or "
                 "move the drone")
+    way = np.array([[*home[:2], start[2]], start])
+    for check in certify(grid, task, way).broken if away > 0 else ():
+        if check.constraint == HIGHEST:     # as high as the start is, but over a valley
+            return (f"the way from home to the start is {check.value:.0f} m above ground at "
+                    f"({check.where[0]:.0f}, {check.where[1]:.0f}) m, more than max_altitude "
+                    f"({check.bound:g} m); move the drone")
     return ""
 
 

@@ -6,8 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import shapely
-from conftest import crane
+from conftest import crane, make_plan
 
+from parallel_city_ros.city.terrain import Ground
+from parallel_city_ros.city.voxels import VoxelGrid
+from parallel_city_ros.cpss.resume import rest_of_plan
 from parallel_city_ros.errors import ConfigError
 from parallel_city_ros.flight import checks
 from parallel_city_ros.flight.autopilot import Autopilot
@@ -27,6 +30,7 @@ from parallel_city_ros.flight.mission import (
     waypoint_items,
 )
 from parallel_city_ros.flight.outcome import FlightStatus
+from parallel_city_ros.geo import LocalFrame
 
 CONFIG = FlightConfig()
 HOME = np.array([30.0, 50.0, 5.0])
@@ -72,6 +76,29 @@ def test_a_far_home_and_blocked_ways_are_refused(grid, plan):
     assert "passes a building" in checks.why_not_from_home(plan, between, far, CONFIG)
     over_goal = grid.with_prism(shapely.box(255, 175, 265, 185), 5, 20)
     assert "the goal" in checks.why_not_from_home(plan, over_goal, HOME, CONFIG)
+
+
+@pytest.mark.parametrize("first", [5, 8])
+def test_a_resumed_patrol_does_not_cross_what_stands_before_its_first_waypoint(grid, plan, first):
+    """It flies there straight from home, where the plan from its start did not fly."""
+    middle = (HOME + plan.path[first])[:2] / 2
+    twin = crane(grid, *middle, 90.0)
+    rest = rest_of_plan(plan, twin, first)
+    assert rest.certificate.valid and len(rest.path) == len(plan.path) - first
+    message = checks.why_not_from_home(rest, twin, HOME, CONFIG)
+    assert "passes a building of 86 m" in message and "raise the start above 98 m" in message
+    assert checks.why_not_from_home(rest_of_plan(plan, grid, first), grid, HOME, CONFIG) == ""
+
+
+def test_a_way_over_a_valley_may_not_be_higher_above_it_than_a_patrol():
+    heights = np.repeat([[105.0], [105.0], [5.0], [105.0], [105.0], [105.0], [105.0]], 2, axis=1)
+    hills = VoxelGrid.from_dense(
+        np.zeros((150, 150, 1), bool), np.array([0.0, 0.0, 105.0]), 2.0,
+        LocalFrame(60.17, 24.94, 0.0), terrain=Ground(heights, (0.0, 0.0), 50.0))
+    beyond = make_plan(hills, start=(180.0, 50.0, 165.0), goal=(270.0, 180.0, 165.0), bow=5.0)
+    message = checks.why_not_from_home(beyond, hills, np.array([30.0, 50.0, 105.0]), CONFIG)
+    assert "156 m above ground at (98, 50) m" in message
+    assert checks.why_not_from_home(beyond, hills, np.array([170.0, 40.0, 105.0]), CONFIG) == ""
 
 
 def test_return_altitude_is_above_everything_on_the_way(grid, plan):
