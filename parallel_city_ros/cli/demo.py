@@ -18,19 +18,8 @@ from parallel_city_ros.planning.front import PREFERENCES
 
 DRONE = "drone_1"
 MAP_S = 60.0                    # wall: the first start on a machine compiles and fills caches
-OPEN_M = 12.0                   # from every building where the drone takes off and lands
-DETOUR_SHARE = 0.65             # of the longest route: how far apart start and goal may be
-END_ALTITUDE_M = 60.0           # of start and goal, above ground
-CRANE_SHARE = 0.3               # of the first route: where the crane appears
-REPORT_SHARE = 0.6              # of its waypoints: when it appears, so behind the drone
-CRANE_M, CRANE_HEIGHT_M = 44.0, 130.0      # higher than a drone may fly
-CRANE_CLEAR_M = 6.0             # more than a drone needs, between it and the rest of the route
-MAST_M, MAST_OVER_M = 8.0, 12.0     # what nobody reported: its edge, and how far above the route
-MAST_ASIDE_M = (40.0, 90.0)     # from start and goal, crane: at least
-SEEN_FROM_M = 45.0              # the route passes it at most so far away
 LOOK_M = (250.0, 100.0)         # of the route, before and behind the mast, flown at
 LOOK_SPEED_FACTOR = 4.0         # at most: a slow machine's sensor needs its time to see it
-EVENT_VOXELS = 3.0              # by which its event may be larger than it is
 ODOMETRY_HZ = 20.0              # wall, so that a fast simulation has enough pictures
 FRONT_SHARE = 0.5               # of the search's budget, for the front around what it found
 FLOWN_TOLERANCE = 0.05          # flown against planned distance
@@ -45,6 +34,10 @@ class _Settings:
     speed_factor: float
     resolution: float
     prefer: str
+
+    @property
+    def name(self) -> str:
+        return ", ".join(Path(file).name for file in self.city.split(","))
 
 
 @click.command()
@@ -146,10 +139,9 @@ class _Loop:
         self._folder, self._factor = folder, settings.speed_factor
 
     def run(self):
-        from parallel_city_ros.city.ground import two_ends
+        from parallel_city_ros.cli.demo_places import first_task
         from parallel_city_ros.flight.simulator.process import SimulatedAutopilot, patience
         from parallel_city_ros.patrol.certificate import certify
-        from parallel_city_ros.patrol.task import PatrolTask
         from parallel_city_ros.viz import pictures
         from parallel_city_ros.viz.front import draw_front
 
@@ -158,11 +150,8 @@ class _Loop:
             base = client.wait_for_map(MAP_S, alive)
         options.note(f"twin: {' x '.join(map(str, base.shape))} voxels of "
                      f"{base.resolution:g} m, map {base.map_hash[:12]}")
-        usual = PatrolTask(start=(0.0, 0.0, 0.0), goal=(1.0, 0.0, 0.0))
-        reach = (usual.track_points + 1) * usual.time_step_s * usual.drone.max_speed
-        ends = [(*end, float(base.ground_at(end)) + END_ALTITUDE_M)
-                for end in two_ends(base, OPEN_M, DETOUR_SHARE * reach)]
-        task = PatrolTask(start=ends[0], goal=ends[1])
+        task = first_task(base, self._settings.name)
+        ends = task.start, task.goal
         home = base.frame.to_wgs84((*ends[0][:2], float(base.ground_at(ends[0]))))
         with SimulatedAutopilot(home, speed_factor=self._settings.speed_factor,
                                 seed=self._settings.seed,
@@ -173,7 +162,7 @@ class _Loop:
                     "mission_executor", {"address": autopilot.address,
                                          "state_rate_hz": ODOMETRY_HZ}, DRONE)
                 first = self._sortie(1, task, autopilot)
-                crane, found = self._crane, self._discovered()
+                crane, found = self._crane.event, self._discovered()
                 again = certify(client.map.grid, task, first.plan.path)
                 back = replace(task, start=task.goal, goal=task.start)
                 # One charge is not enough to fly both and keep what coming home takes.
@@ -202,6 +191,7 @@ class _Loop:
         return result, sorties, events, drawn
 
     def _sortie(self, number, task, autopilot):
+        from parallel_city_ros.cli.demo_places import place_for_crane
         from parallel_city_ros.nodes import conversions
         from parallel_city_ros.patrol.evaluator import Evaluator
         from parallel_city_ros.planning.planner import PlanRequest
@@ -212,9 +202,11 @@ class _Loop:
                               evaluation_budget=self._settings.budget)
         grid = client.map.grid
         with options.progress(f"sortie {number}: planning", self._settings.budget) as bar:
-            planned = client.plan(request, alive=alive, on_progress=lambda p: bar.update(
-                p.evaluations, f"F {p.objectives.fitness:.0f}" if p.feasible
-                else "not feasible yet"))
+            planned = client.plan(
+                request, overrides=_settings_of(task), alive=alive,
+                on_progress=lambda p: bar.update(
+                    p.evaluations, f"F {p.objectives.fitness:.0f}" if p.feasible
+                    else "not feasible yet"))
         if planned.plan is None:
             raise ParallelCityError(f"sortie {number}: no plan: {planned.message}")
         plan = planned.plan
@@ -222,6 +214,7 @@ class _Loop:
             plan = self._from_the_front(number, request, plan)
         plan.save(self._folder / f"plan_{number}.json")
         if number == 1:
+            self._crane = place_for_crane(grid, plan, self._settings.name)
             self._hide_mast(grid, plan)
         o = plan.objectives
         options.note(f"sortie {number}: planned {plan.length_m:.0f} m on map update "
@@ -234,8 +227,8 @@ class _Loop:
                 self._look_for_discoveries(number, f.distance_m)
                 if number == 1:
                     self._slow_by_the_mast(autopilot, f.waypoint)
-                    if f.waypoint >= REPORT_SHARE * f.waypoints:
-                        self._crane_appears(plan)
+                    if f.waypoint >= self._crane.report_share * f.waypoints:
+                        self._crane_appears()
             flight = client.fly(plan, on_progress=on_progress, alive=alive)
         if flight.status != flight.COMPLETED:
             raise ParallelCityError(f"sortie {number} was not flown to its end: {flight.message}")
@@ -244,9 +237,10 @@ class _Loop:
                      f"{comparison.max_deviation_m:.1f} m from the route")
         if number == 1:
             self._look_for_discoveries(number, flight.distance_m)
-            for event in (self._crane, *self._found_events()):
+            self._crane_appears()       # if it was not to before, or the flight was too quick
+            for event in (self._crane.event, *self._found_events()):
                 client.wait_for_event(event, 10.0)
-            client.stand(self._crane)       # what was reported does stand there
+            client.stand(self._crane.event)     # what was reported does stand there
         evaluator = Evaluator(grid, task, coverage_floor_km2=0.0)
         from parallel_city_ros.cpss.comparison import patrol_part
         track = conversions.track_from_ros(flight.flown)
@@ -267,7 +261,8 @@ class _Loop:
             planned = self._client.plan(
                 replace(request, planner_id=WITH_FRONT[0], evaluation_budget=budget,
                         prefer=self._settings.prefer),
-                warm_start=plan, want_front=True, alive=self._processes.check,
+                overrides=_settings_of(request.task), warm_start=plan, want_front=True,
+                alive=self._processes.check,
                 on_progress=lambda p: bar.update(p.evaluations))
         if planned.plan is None or planned.front is None:
             raise ParallelCityError(f"sortie {number}: no Pareto front: {planned.message}")
@@ -280,18 +275,14 @@ class _Loop:
                          f"from {noise:.0f} m; --prefer {self._settings.prefer} is flown")
         return plan if self._settings.prefer == "fitness" else planned.plan
 
-    _crane = None
+    _crane = None       # of the first sortie, and whether the city was told of it
+    _told = False
 
-    def _crane_appears(self, plan):
+    def _crane_appears(self):
         """A block that the drone has passed is closed: a crane goes up there."""
-        from parallel_city_ros.city.twin import CityEvent
-        if self._crane is not None:
-            return
-        self._crane = CityEvent(
-            event_id="crane-1", kind="crane", lower_z=0.0, upper_z=CRANE_HEIGHT_M,
-            footprint=_place_for_crane(plan),
-            confidence=0.9, description="closed block, tower crane at work")
-        self._client.report(self._crane)
+        if not self._told:
+            self._told = True
+            self._client.report(self._crane.event)
 
     # what nobody reports
 
@@ -301,9 +292,11 @@ class _Loop:
 
     def _hide_mast(self, grid, plan):
         """Something stands beside the route that the twin does not know; the sensor may see it."""
-        self._mast = _place_for_mast(grid, plan)
+        from parallel_city_ros.cli.demo_places import place_for_mast
+        self._mast = place_for_mast(grid, plan, self._crane.event)
         if self._mast is None:
-            options.note("no place for an unknown mast beside this route: nothing to discover")
+            options.note("no place for an unknown mast beside this route: nothing to discover; "
+                         "a finer --resolution or a larger area may have one")
         else:
             self._client.stand(self._mast)
             self._beside_the_mast = _waypoints_near(plan.path, self._mast)
@@ -401,15 +394,14 @@ class _Loop:
             "events": [_event_dict(e) for e in events]}
 
 
+def _settings_of(task) -> dict:
+    """What the size of the map has a say in; the rest is as the planner's node has it."""
+    return {"track_points": task.track_points, "time_step_s": task.time_step_s}
+
+
 def _event_dict(event) -> dict:
     return {"event_id": event.event_id, "kind": event.kind, "footprint": event.footprint,
             "lower_z": event.lower_z, "upper_z": event.upper_z, "description": event.description}
-
-
-def _square(middle, edge: float):
-    """Corners of a square around a place in ENU metres."""
-    x, y, h = float(middle[0]), float(middle[1]), edge / 2
-    return ((x - h, y - h), (x + h, y - h), (x + h, y + h), (x - h, y + h))
 
 
 def _waypoints_near(path, event) -> frozenset[int]:
@@ -421,67 +413,6 @@ def _waypoints_near(path, event) -> frozenset[int]:
     at = along[np.argmin(np.linalg.norm(path[:, :2] - middle, axis=1))]
     return frozenset(np.flatnonzero((along >= at - LOOK_M[0])
                                     & (along <= at + LOOK_M[1])).tolist())
-
-
-def _place_for_crane(plan):
-    """Corners of a square on the route that the rest of it, and its start, keep clear of."""
-    import numpy as np
-    import shapely
-
-    path, task = plan.path, plan.task
-    rest = shapely.union(shapely.LineString(path[int(REPORT_SHARE * len(path)) - 2:, :2]),
-                         shapely.Point(path[0, :2]))
-    clear = task.clearance_horizontal + 2 * task.tube_radius + CRANE_CLEAR_M
-    usual = int(CRANE_SHARE * len(path))
-    for edge in np.linspace(CRANE_M, CRANE_M / 4, 4):
-        for k in sorted(range(1, len(path) // 2), key=lambda k: abs(k - usual)):
-            if shapely.Polygon(_square(path[k], edge)).distance(rest) >= clear:
-                return _square(path[k], edge)
-    return _square(path[usual], CRANE_M / 4)
-
-
-def _place_for_mast(grid, plan):
-    """A mast beside a route, as an event; None if there is no place for one.
-
-    The route stays certified with the mast in the city and with the event that it becomes; the
-    drone sees it from the route, if nothing stands between.
-    """
-    import numpy as np
-    import shapely
-
-    from parallel_city_ros.city.sensor import cast
-    from parallel_city_ros.city.twin import CityEvent
-    from parallel_city_ros.patrol.certificate import certify
-
-    task, path = plan.task, plan.path
-    route = shapely.LineString(path[:, :2])
-    crane = shapely.Polygon(_place_for_crane(plan))
-    ends = shapely.MultiPoint([task.start[:2], task.goal[:2]])
-    larger = EVENT_VOXELS * grid.resolution
-    nearest = task.clearance_horizontal + 2 * task.tube_radius + larger + MAST_M / 2
-    for k in sorted(range(1, len(path) - 1), key=lambda k: abs(k - len(path) / 2)):
-        ahead = path[k + 1, :2] - path[k - 1, :2]
-        left = np.array([-ahead[1], ahead[0]]) / np.linalg.norm(ahead)
-        for aside in (side * distance for distance in np.arange(nearest, SEEN_FROM_M, 4.0)
-                      for side in (1, -1)):
-            middle = path[k, :2] + aside * left
-            outline = shapely.Polygon(_square(middle, MAST_M))
-            low, high = grid.index([*middle, 0.0])[:2] - 30, grid.index([*middle, 0.0])[:2] + 30
-            if (low < 0).any() or (high >= grid.shape[:2]).any() \
-                    or outline.distance(ends) < MAST_ASIDE_M[1] \
-                    or outline.distance(crane) < MAST_ASIDE_M[0] \
-                    or outline.distance(route) < nearest - MAST_M / 2:
-                continue
-            to = np.array([*(middle - path[k, :2]), 0.0]) / abs(aside)
-            if cast(grid, path[k], [to], abs(aside))[0][0] < abs(aside):
-                continue        # a building hides it
-            lower, upper = float(grid.ground_at(middle)), float(path[k, 2] + MAST_OVER_M)
-            known = grid.with_prism(outline.buffer(larger), lower, upper + larger)
-            if certify(known, task, path).valid:
-                return CityEvent(event_id="mast", kind="mast", footprint=_square(middle, MAST_M),
-                                 lower_z=lower, upper_z=upper,
-                                 description="stands there, and nobody reported it")
-    return None
 
 
 def _objectives(o) -> dict:
