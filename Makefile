@@ -41,7 +41,7 @@ demo: setup
 
 # The plugin of dash, which open3d brings, costs a second and a warning.
 test: setup
-	@$(RUN) "$(BIN)/python" -m pytest -q -p no:dash -n auto --dist loadfile test $(ARGS)
+	@$(RUN) "$(BIN)/python" -m pytest -q -p no:dash -n auto --dist loadfile --no-loadscope-reorder test $(ARGS)
 
 lint: setup
 	@"$(BIN)/ruff" check . $(ARGS)

@@ -52,7 +52,10 @@ class _Commands(click.Group):
         except ParallelCityError as error:
             click.echo(f"parallel-city: {error}", err=True)
             ctx.exit(2)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, ImportError) as error:
+            # An extension module makes an ImportError of what interrupts its import.
+            if not isinstance(error.__cause__ or error, KeyboardInterrupt):
+                raise
             click.echo("parallel-city: interrupted", err=True)
             ctx.exit(130)
 

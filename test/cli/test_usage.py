@@ -6,6 +6,7 @@ import sys
 import pytest
 from click.testing import CliRunner
 
+from parallel_city_ros.cli import bench
 from parallel_city_ros.cli.main import main
 
 
@@ -21,3 +22,13 @@ def test_errors_are_one_json_object_and_exit_code_2(arguments, words, monkeypatc
     monkeypatch.setattr(sys, "argv", ["parallel-city", *arguments])
     done = CliRunner().invoke(main, arguments)
     assert done.exit_code == 2 and done.stdout == "" and words in done.stderr
+
+
+@pytest.mark.parametrize("cause, code", [(KeyboardInterrupt(), 130), (OSError(), 1), (None, 1)])
+def test_ctrl_c_while_an_extension_module_is_imported(cause, code, monkeypatch):
+    def interrupted(*_, **__):
+        raise ImportError("initialization failed") from cause
+
+    monkeypatch.setattr(bench.planner, "callback", interrupted)
+    done = CliRunner().invoke(main, ["bench", "planner", "--short"])
+    assert done.exit_code == code and ("interrupted" in done.stderr) == (code == 130)
