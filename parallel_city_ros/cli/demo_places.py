@@ -14,7 +14,7 @@ from scipy.ndimage import label
 
 from parallel_city_ros.city.ground import most_open_ends
 from parallel_city_ros.city.sensor import cast
-from parallel_city_ros.city.twin import CityEvent
+from parallel_city_ros.city.twin import MAX_EVENT_HEIGHT_M, CityEvent
 from parallel_city_ros.city.voxels import VoxelGrid
 from parallel_city_ros.cli import options
 from parallel_city_ros.errors import CityFileError
@@ -79,6 +79,12 @@ def first_task(grid: VoxelGrid, city: str) -> PatrolTask:
         options.note(f"little open ground: start and goal are {found[2]:g} m from every building "
                      f"and the edge of the map, {apart:.0f} m apart")
     start, goal = ((*end, float(grid.ground_at(end)) + END_ALTITUDE_M) for end in found[:2])
+    highest = max(start[2], goal[2]) - END_ALTITUDE_M
+    if highest + CRANE_HEIGHT_M + grid.resolution > MAX_EVENT_HEIGHT_M:
+        raise CityFileError(
+            f"{city}: its ground is {highest:.0f} m above the zero of the map, and the map takes "
+            f"events up to {MAX_EVENT_HEIGHT_M:g} m; give the file of the ground as the first "
+            "--city, so that the zero lies on it")
     points = min(usual.track_points, max(LEAST_POINTS, int(apart / LEG_M)))
     # With longer legs the points would crowd in the middle of a small map, which is seen from
     # there as a whole.
