@@ -152,10 +152,10 @@ class _Loop:
                      f"{base.resolution:g} m, map {base.map_hash[:12]}")
         task = first_task(base, self._settings.name)
         ends = task.start, task.goal
+        self._truth = base
         home = base.frame.to_wgs84((*ends[0][:2], float(base.ground_at(ends[0]))))
         with SimulatedAutopilot(home, speed_factor=self._settings.speed_factor,
-                                seed=self._settings.seed,
-                                ground=base.terrain, stands_at=ends[0],
+                                seed=self._settings.seed, city=base,
                                 options=(patience(self._settings.speed_factor),)) as autopilot:
             try:
                 self._processes.start_node(
@@ -215,7 +215,7 @@ class _Loop:
         plan.save(self._folder / f"plan_{number}.json")
         if number == 1:
             self._crane = place_for_crane(grid, plan, self._settings.name)
-            self._hide_mast(grid, plan)
+            self._hide_mast(grid, plan, autopilot)
         o = plan.objectives
         options.note(f"sortie {number}: planned {plan.length_m:.0f} m on map update "
                      f"{plan.map_update}, F {o.fitness:.0f}, certificate "
@@ -231,7 +231,9 @@ class _Loop:
                         self._crane_appears()
             flight = client.fly(plan, on_progress=on_progress, alive=alive)
         if flight.status != flight.COMPLETED:
-            raise ParallelCityError(f"sortie {number} was not flown to its end: {flight.message}")
+            crash = "; it flew into something and fell" if autopilot.crashed() else ""
+            raise ParallelCityError(
+                f"sortie {number} was not flown to its end: {flight.message}{crash}")
         comparison = client.wait_for_comparison(number, 30.0)
         options.note(f"sortie {number}: flew {comparison.flown_length_m:.0f} m, at most "
                      f"{comparison.max_deviation_m:.1f} m from the route")
@@ -240,7 +242,7 @@ class _Loop:
             self._crane_appears()       # if it was not to before, or the flight was too quick
             for event in (self._crane.event, *self._found_events()):
                 client.wait_for_event(event, 10.0)
-            client.stand(self._crane.event)     # what was reported does stand there
+            self._stands(self._crane.event, autopilot)  # what was reported is there
         evaluator = Evaluator(grid, task, coverage_floor_km2=0.0)
         from parallel_city_ros.cpss.comparison import patrol_part
         track = conversions.track_from_ros(flight.flown)
@@ -290,7 +292,7 @@ class _Loop:
     _beside_the_mast: frozenset[int] = frozenset()
     _when: dict | None = None       # it was first on the map
 
-    def _hide_mast(self, grid, plan):
+    def _hide_mast(self, grid, plan, autopilot):
         """Something stands beside the route that the twin does not know; the sensor may see it."""
         from parallel_city_ros.cli.demo_places import place_for_mast
         self._mast = place_for_mast(grid, plan, self._crane.event)
@@ -298,8 +300,14 @@ class _Loop:
             options.note("no place for an unknown mast beside this route: nothing to discover; "
                          "a finer --resolution or a larger area may have one")
         else:
-            self._client.stand(self._mast)
+            self._stands(self._mast, autopilot)
             self._beside_the_mast = _waypoints_near(plan.path, self._mast)
+
+    def _stands(self, event, autopilot):
+        """In the city: its sensor can see it and the drone hit it; the twin is not told."""
+        self._client.stand(event)
+        self._truth = self._truth.with_prism(event.polygon, event.lower_z, event.upper_z)
+        autopilot.rebuild(self._truth)
 
     def _slow_by_the_mast(self, autopilot, waypoint):
         """Near it, simulated time goes slower.
