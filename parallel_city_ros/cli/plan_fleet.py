@@ -38,9 +38,10 @@ def plan_fleet(files, base, drones, routes, output, resolution, must_visit, area
                **settings):
     """Plan a patrol for each of several drones over the city in FILE, all to be flown at once.
 
-    Ground that another drone sees is worth nothing. Routes keep --separation-m in space, or, where
-    that cannot be, in time: a drone then starts later. With --coverage-floor all drones together
-    see that share. Ctrl-C ends the search and keeps the best so far.
+    What another drone sees, of ground or walls as --coverage has it, is worth nothing. Routes keep
+    --separation-m in space, or, where that cannot be, in time: a drone then starts later. With
+    --coverage-floor all drones together see that share. Ctrl-C ends the search and keeps the best
+    so far.
 
     \b
     parallel-city plan-fleet CITY --base 500,800,80 --drones 4 --coverage-floor 0.2 -o fleet

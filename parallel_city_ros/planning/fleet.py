@@ -1,9 +1,10 @@
 """Several drones that share an area: one certified plan each, apart from each other.
 
 One after the other they are planned (prioritised planning, Erdmann & Lozano-Pérez 1987): to each
-the ground that others see is worth nothing, and the air around their routes is closed. Whoever
-finds no way through what is left starts later instead, by the least delay that keeps it apart.
-Then each is planned again, given all others (best response), while that makes all together better.
+the ground and the walls that others see are worth nothing, and the air around their routes is
+closed. Whoever finds no way through what is left starts later instead, by the least delay that
+keeps it apart. Then each is planned again, given all others (best response), while that makes all
+together better.
 """
 
 from __future__ import annotations
@@ -66,8 +67,8 @@ class FleetPlan:
     """Plans by the drones' names, and what they are worth together.
 
     start_after_s : seconds after the start of the fleet, of each
-    coverage_km2 : weighted area that all see together, each cell once; fitness : with the sums of
-        carbon and noise
+    coverage_km2 : weighted area that all see together, each cell and each face of a wall once;
+        fitness : with the sums of carbon and noise
     """
 
     plans: dict[str, PatrolPlan]
@@ -211,10 +212,10 @@ class _Fleet:
         if not 1 <= len(tasks) <= MOST_DRONES:
             raise ConfigError(f"a fleet has 1 to {MOST_DRONES} drones, not {len(tasks)}")
         for k, task in enumerate(tasks):
-            if (task.drone, task.area, task.coverage_floor) != (
-                    tasks[0].drone, tasks[0].area, tasks[0].coverage_floor):
-                raise ConfigError(f"drone {k + 1} has another drone, area or coverage_floor than "
-                                  "drone 1; a fleet has them in common")
+            for name in ("drone", "area", "coverage", "coverage_floor"):
+                if getattr(task, name) != getattr(tasks[0], name):
+                    raise ConfigError(f"drone {k + 1} has another {name} than drone 1; a fleet "
+                                      "has it in common")
             if config.cruise_speed > task.drone.max_speed:
                 raise ConfigError(f"cruise_speed {config.cruise_speed:g} m/s is above the "
                                   f"drones' max_speed, {task.drone.max_speed:g} m/s")
@@ -255,9 +256,9 @@ class _Fleet:
 
     def _worth(self, k, sector: bool):
         worth = self.union.worth_left(k)
-        if sector and self.sectors and (worth * self.sectors[k]).any():
+        if sector and self.sectors and self.union.value(worth * self.sectors[k]).any():
             worth = worth * self.sectors[k]
-        return worth if worth.any() else self.union.worth
+        return worth if self.union.value(worth).any() else self.union.worth
 
     def _place(self, k, seconds):
         """The first plan of a drone; returns the outcome that failed, or None."""
@@ -380,6 +381,11 @@ class _Fleet:
             return FleetOutcome(PlanStatus.NO_VALID_PATH, (
                 f"{pair.first} and {pair.second} come within {pair.gap_m:.1f} m at "
                 f"({pair.where[0]:.0f}, {pair.where[1]:.0f}) m"), cpu_s=cpu)
+        if len(chosen) == n and self.union.falls_short:
+            return FleetOutcome(PlanStatus.NO_VALID_PATH, (
+                f"together they see {fleet.coverage_km2:.4f} km², coverage_floor asks for "
+                f"{self.union.floor_km2:.4f} km²; lower it, or raise evaluation_budget or passes"),
+                cpu_s=cpu)
         late = sum(s > 0 for s in fleet.start_after_s.values())
         return FleetOutcome(status, (
             f"{len(chosen)} of {n} drones have a plan" if len(chosen) < n else

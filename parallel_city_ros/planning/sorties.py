@@ -13,7 +13,7 @@ from parallel_city_ros.city.voxels import VoxelGrid
 from parallel_city_ros.errors import ConfigError
 from parallel_city_ros.patrol.plan import PatrolPlan
 from parallel_city_ros.patrol.task import PatrolTask
-from parallel_city_ros.planning.planner import PlanRequest, PlanStatus, plan
+from parallel_city_ros.planning.planner import PlanOutcome, PlanRequest, PlanStatus, plan
 from parallel_city_ros.planning.union import Union, sectors_around
 
 STEPS_SHARE = 0.9       # of the endurance, by time steps: corners are slower
@@ -74,6 +74,10 @@ def plan_sorties(grid: VoxelGrid, request: PlanRequest, most: int, *, weights=No
         union = Union(grid, task, weights)
         plans, outcome = _fly(grid, request, count, points, union, max(left, 1e-3), city_file,
                               weights, cancelled, more)
+        if outcome.plan is not None and union.falls_short:
+            outcome = PlanOutcome(PlanStatus.NO_VALID_PATH, (
+                f"together they see {union.km2():.4f} km², coverage_floor asks for "
+                f"{union.floor_km2:.4f} km²"))
         if outcome.plan is not None:
             needed = "one sortie is enough" if count == 1 else \
                 f"{count} sorties are needed, one battery each"

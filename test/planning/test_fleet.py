@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 import shapely
 
+from parallel_city_ros.city.facades import Facades
 from parallel_city_ros.city.ground import nearest_open_ground
 from parallel_city_ros.errors import ConfigError
 from parallel_city_ros.flight.fleet import FleetMission
+from parallel_city_ros.patrol import terms
 from parallel_city_ros.patrol.certificate import certify, count_seen
+from parallel_city_ros.patrol.evaluator import Evaluator
 from parallel_city_ros.patrol.plan import PatrolPlan
 from parallel_city_ros.patrol.separation import certify_separation, timeline
 from parallel_city_ros.patrol.task import Drone, PatrolTask
@@ -18,6 +21,7 @@ from parallel_city_ros.planning.fleet import FleetConfig, plan_fleet, rounds_fro
 from parallel_city_ros.planning.made_cities import MadeCity
 from parallel_city_ros.planning.planner import PlanRequest, PlanStatus
 from parallel_city_ros.planning.sorties import plan_sorties
+from parallel_city_ros.planning.union import Union
 
 QUICK = FleetConfig(evaluation_budget=800)
 
@@ -70,6 +74,40 @@ def test_rounds_share_the_floor_and_keep_apart(grid, task, rounds):
     for found, wanted in zip(fleet.plans.values(), tasks, strict=True):
         assert certify(grid, found.task, found.path).valid
         assert found.task.start == wanted.start
+
+
+@pytest.mark.parametrize("coverage, floor", [("facades", 0.1), ("both", 0.12)])
+def test_walls_that_another_sees_are_worth_nothing_and_count_once(coverage, floor):
+    grid = MadeCity("organic", 5, (300.0, 240.0)).grid(4.0)
+    base = place(grid, 150, 120)
+    task = PatrolTask(start=base, goal=base, coverage=coverage, coverage_floor=floor,
+                      track_points=16)
+    config = FleetConfig(evaluation_budget=400)
+    tasks, sectors = rounds_from(grid, task, 2, config)
+    faces = Facades(grid)
+    value = np.full(grid.surface.shape, float(coverage == "both"))
+    np.add.at(value, tuple(faces.voxels[:, :2].T), 1.0)
+    shares = [(value * sector).sum() / value.sum() for sector in sectors]
+    assert shares == pytest.approx([0.5, 0.5], abs=0.02)
+    outcome = fleet_of(grid, tasks, config, sectors)
+    fleet = outcome.fleet
+    assert outcome.status is PlanStatus.SUCCEEDED and fleet.valid, outcome.message
+    area = 1e-6 * grid.resolution**2
+    paths = [found.path for found in fleet.plans.values()]
+    seen = [terms.walls_seen(faces, task, terms.cameras_along(task, path)) for path in paths]
+    union = area * np.logical_or(*seen).sum()
+    if coverage == "both":
+        union += area * np.logical_or(*(count_seen(grid, task, path) > 0 for path in paths)).sum()
+    assert fleet.coverage_km2 == pytest.approx(union, rel=0.03)     # the checker sees a bit more
+    assert fleet.coverage_km2 >= floor * 0.9 * area * value.sum()
+    union = Union(grid, task)
+    union.put("a", paths[0])
+    once = Evaluator(grid, task, union.worth_left("a"), 0.0)(paths[:1]).coverage_km2[0]
+    again = Evaluator(grid, task, union.worth_left("b"), 0.0)(paths[:1]).coverage_km2[0]
+    # of a column that was seen in part, its rest is spread over all of it
+    assert once == pytest.approx(union.km2()) and again < 0.4 * once
+    with pytest.raises(ConfigError, match="another coverage than drone 1"):
+        fleet_of(grid, [tasks[0], replace(tasks[1], coverage="ground")], config)
 
 
 def test_the_fleet_file_can_be_certified_again(grid, rounds, tmp_path):
@@ -125,7 +163,7 @@ def test_what_cannot_be_kept_apart_is_told(grid, crossing, task):
         fleet_of(grid, [there] * 31)
     with pytest.raises(ConfigError, match="cruise_speed"):
         fleet_of(grid, [there], replace(QUICK, cruise_speed=15.0))
-    with pytest.raises(ConfigError, match="in common"):
+    with pytest.raises(ConfigError, match="has another drone than drone 1"):
         fleet_of(grid, [there, replace(back, drone=Drone(max_speed=9.0))])
 
 
@@ -173,6 +211,17 @@ def test_what_one_battery_cannot_see_is_flown_in_several(grid, task):
         assert found.path[0] == pytest.approx(wanted.start) == found.path[-1]
         duration, = (c for c in found.certificate.checks if c.constraint == "duration")
         assert duration.value <= duration.bound == 100.0
+
+
+def test_walls_of_one_sortie_are_worth_nothing_to_the_next(grid, task):
+    wanted, outcome = sorties(grid, task, coverage="facades", coverage_floor=0.12)
+    assert len(outcome.plans) >= 2, outcome.message
+    faces = Facades(grid)
+    seen = np.logical_or.reduce([terms.walls_seen(faces, wanted, terms.cameras_along(
+        wanted, found.path)) for found in outcome.plans])
+    area = 1e-6 * grid.resolution**2
+    assert outcome.coverage_km2 == pytest.approx(area * seen.sum(), rel=0.03)
+    assert outcome.coverage_km2 >= 0.12 * area * len(seen) * (1 - 1e-9)
 
 
 def test_places_to_visit_are_shared_among_sorties(grid, task):
