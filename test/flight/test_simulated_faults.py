@@ -3,6 +3,7 @@
 import json
 import math
 import socket
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -245,7 +246,7 @@ def test_distances_are_those_of_the_true_city_whichever_way_it_looks(grid):
         Surroundings(grid, LocalFrame(*grid.frame.to_wgs84((-190, 70, 0)).tolist()[:2]))
 
 
-def test_the_process_tells_distances_to_a_city_that_it_was_given(grid):
+def test_the_process_tells_distances_to_a_city_that_it_was_given_and_to_its_next(grid):
     home = (*grid.frame.to_wgs84((160, 70, 0))[:2], 17.0)
     with SimulatedAutopilot(home, city=grid) as simulator, \
             socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ground_station:
@@ -256,6 +257,16 @@ def test_the_process_tells_distances_to_a_city_that_it_was_given(grid):
             for message in parser.parse_buffer(ground_station.recv(2048)) or ():
                 heard[message.get_type()] = message
         assert json.loads(simulator.inject("truth"))[0]["collided"] is False
+        simulator.rebuild(grid.with_prism(shapely.box(170, 60, 174, 80), 5, 35))
+        for _ in range(1000):       # messages, of which the next ring is one of the first
+            for message in parser.parse_buffer(ground_station.recv(2048)) or ():
+                heard[message.get_type() + " now"] = message
+            nearest = heard.get("OBSTACLE_DISTANCE now", heard["OBSTACLE_DISTANCE"])
+            if nearest.distances[18] < 1500:
+                break
+        assert nearest.distances[18] == pytest.approx(1000, abs=10) and not simulator.crashed()
+        with pytest.raises(ConfigError, match="another frame"):
+            simulator.rebuild(replace(grid, frame=LocalFrame(60.0, 24.0, 0.0)))
     ring = heard["OBSTACLE_DISTANCE"]
     # It stands with its nose to the north: the tower is on its right.
     assert ring.distances[18] == pytest.approx(2000, abs=10)
