@@ -31,6 +31,7 @@ from mavsdk.asyncio.plugins.param import ParamAsync
 from mavsdk.asyncio.plugins.telemetry import TelemetryAsync
 from mavsdk.autopilot import Autopilot as Kind
 
+from parallel_city_ros.city.voxels import give_back_memory
 from parallel_city_ros.errors import LinkError, RefusedError
 from parallel_city_ros.flight.mission import MissionItem
 from parallel_city_ros.flight.telemetry import Telemetry
@@ -177,6 +178,9 @@ class Autopilot:
         thread.join(CLOSE_S)
         if not thread.is_alive():
             loop.close()
+        # Its many threads leave their freed memory in pieces, which glibc keeps for each: a
+        # process that connects again and again would grow.
+        give_back_memory()
 
     async def _disconnect(self) -> None:
         for watch in self._watches:
