@@ -250,7 +250,7 @@ def write_bt(path: str | Path, occupied, resolution: float, origin=(0.0, 0.0, 0.
     ConfigError
         If resolution, origin or indices do not fit OctoMap's grid of 65,536 voxels a side.
     """
-    stream, size = _encode(_keys(occupied, resolution, origin))
+    stream, size = encode(occupied, resolution, origin)
     header = (f"{next(iter(FIRST_LINES)).decode()}\n"
               "# (feel free to add / change comments, but leave the first line as it is!)\n#\n"
               f"id OcTree\nsize {size}\nres {float(resolution)!r}\ndata\n")
@@ -275,12 +275,14 @@ def _keys(occupied, resolution, origin) -> np.ndarray:
     return keys
 
 
-def _encode(keys: np.ndarray) -> tuple[bytes, int]:
-    """The stream of .bt and its number of nodes.
+def encode(occupied, resolution: float, origin=(0.0, 0.0, 0.0)) -> tuple[bytes, int]:
+    """What .bt holds behind its header, and an octomap_msgs/Octomap as its data: the stream and
+    its number of nodes. Parameters and errors as of `write_bt`.
 
     In Morton order the descendants of a node are neighbours, and depth first is the order of
     (code of the first descendant, depth): so each level is one pass over an array.
     """
+    keys = _keys(occupied, resolution, origin)
     codes = np.unique(_spread(keys[:, 0]) | _spread(keys[:, 1]) << 1 | _spread(keys[:, 2]) << 2)
     if not len(codes):
         return b"", 0

@@ -20,6 +20,7 @@ from parallel_city_interfaces.msg import VoxelGrid as VoxelGridMsg
 from sensor_msgs.msg import BatteryState, NavSatFix, PointCloud2, PointField
 from std_msgs.msg import Header
 
+from parallel_city_ros.city import octomap
 from parallel_city_ros.city.rasterise import CHUNK, FREE
 from parallel_city_ros.city.terrain import Ground
 from parallel_city_ros.city.twin import CityEvent, GridUpdate
@@ -166,6 +167,14 @@ def points_to_ros(grid: VoxelGrid, stamp: Time) -> PointCloud2:
         is_dense=True, is_bigendian=False, data=bytes_to_ros(data),
         fields=[PointField(name=name, offset=4 * n, datatype=PointField.FLOAT32, count=1)
                 for n, name in enumerate("xyz")])
+
+
+def octomap_to_ros(grid: VoxelGrid, stamp: Time):
+    """The occupied voxels as an octomap_msgs/Octomap. Raises ConfigError if they do not fit."""
+    from octomap_msgs.msg import Octomap  # not on every machine
+    stream, _ = octomap.encode(grid.voxels(), grid.resolution, grid.origin)
+    return Octomap(header=header(stamp), binary=True, id="OcTree", resolution=grid.resolution,
+                   data=array("b", stream))
 
 
 def slice_to_ros(grid: VoxelGrid, altitude: float, stamp: Time) -> OccupancyGrid:

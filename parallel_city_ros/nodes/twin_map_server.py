@@ -33,6 +33,11 @@ from parallel_city_ros.nodes.runtime import CityNode, run
 from parallel_city_ros.patrol.certificate import clearance
 from parallel_city_ros.settings import check, setting
 
+try:
+    from octomap_msgs.msg import Octomap
+except ImportError:     # no wheel of it: where ROS is installed
+    Octomap = None
+
 PERIOD_S = 1.0          # wall, between two looks at what has ended, or is to be shown
 MAX_RADIUS_M = 50.0     # of check_path, which looks at every column so near
 
@@ -94,6 +99,8 @@ class TwinMapServer(CityNode):
             OccupancyGrid, "city_map/slice", qos.LATCHED)
         self._noise = self.create_lifecycle_publisher(
             OccupancyGrid, "city_map/noise", qos.LATCHED)
+        self._octomap = Octomap and self.create_lifecycle_publisher(
+            Octomap, "city_map/octomap_binary", qos.LATCHED)
         self._offered = [
             self.create_service(AddEvent, "city_map/add_event", self._add_event),
             self.create_service(GetRegion, "city_map/region", self._get_region),
@@ -120,8 +127,10 @@ class TwinMapServer(CityNode):
             self.destroy_service(service)
         for timer in self._periods:
             self.destroy_timer(timer)
-        for publisher in (self._voxels, self._updates, self._points, self._slice, self._noise):
-            self.destroy_lifecycle_publisher(publisher)
+        for publisher in (self._voxels, self._updates, self._points, self._slice, self._noise,
+                          self._octomap):
+            if publisher is not None:
+                self.destroy_lifecycle_publisher(publisher)
         self._twin = None
 
     def _stamp(self):
@@ -173,6 +182,11 @@ class TwinMapServer(CityNode):
             grid, stamp, self._metadata, self._epoch))
         self._points.publish(conversions.points_to_ros(grid, stamp))
         self._slice.publish(conversions.slice_to_ros(grid, self._config.slice_altitude, stamp))
+        if self._octomap is not None:
+            try:
+                self._octomap.publish(conversions.octomap_to_ros(grid, stamp))
+            except ConfigError as error:    # wider than an OctoMap can be
+                self.get_logger().warning(f"city_map/octomap_binary: {error}")
 
     def _publish(self, updates):
         """Changes at once; the whole, which takes longer and is for late joiners, with the timer.

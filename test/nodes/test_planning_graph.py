@@ -13,6 +13,7 @@ from parallel_city_interfaces.msg import PatrolPlan
 from parallel_city_interfaces.srv import AddEvent, CheckPath, GetRegion
 
 from parallel_city_ros.city.ground import two_ends
+from parallel_city_ros.city.octomap import encode, read_octomap
 from parallel_city_ros.city.twin import CityEvent
 from parallel_city_ros.errors import LinkError
 from parallel_city_ros.geo import LocalFrame
@@ -288,6 +289,26 @@ def test_what_a_listener_missed_can_be_asked_for(running):
     assert grid.map_hash == whole.map_hash
 
 
+def test_the_octomap_holds_the_voxels_of_the_map(running, tmp_path):
+    """As its readers get it: what a .bt file has behind its header."""
+    messages = pytest.importorskip("octomap_msgs.msg", reason="octomap_msgs is no wheel")
+    heard = []
+    subscription = running.client.node.create_subscription(
+        messages.Octomap, "/city_map/octomap_binary", heard.append, qos.LATCHED)
+    wait(lambda: heard, running, 60.0)
+    running.client.node.destroy_subscription(subscription)
+    msg, grid = heard[-1], running.client.map.grid
+    assert (msg.header.frame_id, msg.id, msg.binary) == ("map", "OcTree", True)
+    file = tmp_path / "map.bt"
+    _, size = encode(grid.voxels(), grid.resolution, grid.origin)   # which a message leaves out
+    file.write_bytes(f"# Octomap OcTree binary file\nid {msg.id}\nsize {size}\n"
+                     f"res {msg.resolution}\ndata\n".encode() + msg.data.tobytes())
+    (boxes,) = read_octomap(file).boxes
+    assert np.prod(np.round((boxes.upper - boxes.lower) / grid.resolution), axis=1).sum() \
+        == len(grid.voxels())
+    assert grid.is_occupied((boxes.lower + boxes.upper) / 2).all()
+
+
 def test_a_killed_map_server_comes_back_with_the_same_map_and_its_events(running, task):
     before = running.client.map.grid
     assert before.map_update > 0
@@ -306,7 +327,7 @@ def test_a_killed_map_server_comes_back_with_the_same_map_and_its_events(running
 
 def test_zones_close_their_air_and_weigh_its_noise(running, task, tmp_path):
     frame = running.client.map.grid.frame
-    corners = [frame.to_wgs84((x, y, 0.0)) for x, y in (
+    corners = [frame.to_wgs84((x, y, 0.0)).tolist() for x, y in (
         (400, 400), (460, 400), (460, 460), (400, 460), (400, 400))]
     zones = tmp_path / "zones.json"
     zones.write_text(json.dumps({"features": [{
