@@ -13,6 +13,8 @@ from parallel_city_interfaces.msg import CityEvent as CityEventMsg
 from sensor_msgs.msg import PointCloud2
 
 from parallel_city_ros.city.ground import nearest_open_ground
+from parallel_city_ros.city.perception import SensorLayer
+from parallel_city_ros.city.sensor import DepthSensor, DepthSensorConfig
 from parallel_city_ros.city.twin import CityEvent
 from parallel_city_ros.nodes import conversions as c
 from parallel_city_ros.nodes import qos
@@ -25,15 +27,15 @@ HALF_M, TOP_M = 8.0, 70.0       # of what stands there unknown
 class Onlooker:
     """A drone's odometry, and what is said about what its sensor saw."""
 
-    def __init__(self, system):
-        self.client = system.client
+    def __init__(self, system, drone=DRONE):
+        self.client, self.drone = system.client, drone
         node = self.client.node
-        self.odom = node.create_publisher(Odometry, f"/{DRONE}/odom", qos.SENSOR)
-        self.cloud = node.create_publisher(PointCloud2, f"/{DRONE}/depth/points", qos.SENSOR)
+        self.odom = node.create_publisher(Odometry, f"/{drone}/odom", qos.SENSOR)
+        self.cloud = node.create_publisher(PointCloud2, f"/{drone}/depth/points", qos.SENSOR)
         self.truth = node.create_publisher(CityEventMsg, "/ground_truth/events", qos.STANDING)
         self.clouds, self.events, self.gone, self.told = [], [], [], {}
         for kind, topic, take, profile in (
-                (PointCloud2, f"/{DRONE}/depth/points", self.clouds.append, qos.SENSOR),
+                (PointCloud2, f"/{drone}/depth/points", self.clouds.append, qos.SENSOR),
                 (CityEventMsg, "/city_events", self.events.append, qos.EVENTS),
                 (CityEventMsg, "/perception/vanished", self.gone.append, qos.EVENTS),
                 (DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.EVENTS)):
@@ -41,7 +43,7 @@ class Onlooker:
 
     def _on_diagnostics(self, msg):
         for status in msg.status:
-            if status.name == f"perception: {DRONE}":
+            if status.name == f"perception: {self.drone}":
                 self.told = {v.key: v.value for v in status.values} | {"words": status.message}
 
     def count(self, name):
@@ -53,7 +55,7 @@ class Onlooker:
 
     def stand(self, place, yaw=0.0, stamp=None):
         msg = Odometry(header=c.header(c.time_to_ros(self.now if stamp is None else stamp)),
-                       child_frame_id=BASE_LINK)
+                       child_frame_id=f"{self.drone}/base_link")
         msg.pose.pose.position = c.point_to_ros(place)
         msg.pose.pose.orientation.z = math.sin(yaw / 2)
         msg.pose.pose.orientation.w = math.cos(yaw / 2)
@@ -190,3 +192,34 @@ def test_points_in_the_map_frame_are_taken_too(running, place):
     until(lambda: eye.count("taken") > taken, lambda: eye.cloud.publish(
         cloud_to_ros(circle[:5] - (0, 0, 30.0), eye.stand(circle[0]), "map")))
     assert eye.count("refused") == refused
+
+
+def test_a_drifting_pose_is_corrected_by_what_is_seen(running, place):
+    """Without registration such a drift raises obstacles where none are."""
+    running.processes.start_node("perception", {
+        "drones": "drone_2", "report_period_s": 0.2, "layer.registration.enabled": True,
+        "layer.registration.pairing": 8.0, "layer.registration.most_shift": 9.0,
+        "layer.registration.most_rmse": 4.0}, "fitted")     # as coarse as the map
+    eye, grid = Onlooker(running, "drone_2"), running.client.map.grid
+    low = place[1] - (0.0, 0.0, 25.0)
+    low = low[~grid.is_occupied(low)]
+    sensor = DepthSensor(DepthSensorConfig(), np.random.default_rng(0))
+    naive, steps = SensorLayer(grid), iter(range(10**6))
+
+    def step(drift=(5.0, -4.0, 1.0)):
+        n = next(steps)
+        yaw = 0.6 * n
+        scan = sensor.scan(grid, low[2 * n % len(low)], yaw)
+        naive.integrate(scan.in_map + drift, scan.position + drift, 0.1 * n)
+        stamp = eye.stand(scan.position + drift, yaw)
+        turn = np.array([[np.cos(yaw), -np.sin(yaw), 0.0], [np.sin(yaw), np.cos(yaw), 0.0],
+                         [0.0, 0.0, 1.0]])
+        eye.cloud.publish(cloud_to_ros((scan.in_map - scan.position) @ turn, stamp,
+                                       "drone_2/base_link"))
+    until(lambda: eye.count("taken") >= 12, step, 60.0)
+    assert eye.count("events") == 0 and eye.gone == [], eye.told
+    assert len(naive.changes().appeared) > 0
+    until(lambda: "poor fit" in eye.told["words"] or "moves the sensor" in eye.told["words"],
+          lambda: step((40.0, 30.0, 0.0)))
+    assert eye.count("refused: registration") > 0 and eye.count("events") == 0
+    running.processes.check()
