@@ -31,7 +31,7 @@ class Union:
         self._evaluator = Evaluator(grid, task, weights, coverage_floor_km2=0.0)
         scene = self._evaluator.scene
         self.worth = scene.weights
-        self._columns = _columns_of_faces(scene.walls)
+        self._cells = _cells_of_faces(scene.walls, self.worth.shape)
         # how many squares of a cell's size there are to see, on the ground and of walls
         self._parts = self._sum(np.full(self.worth.shape, scene.see_ground), ...)
         self.floor_km2 = task.coverage_floor * self._reachable_km2(self.worth)
@@ -40,9 +40,8 @@ class Union:
     def _sum(self, ground, faces) -> np.ndarray:
         """(nx, ny) how many squares each column has of a (nx, ny) mask of the ground and one of
         the faces of walls."""
-        total = ground.astype(float)
-        np.add.at(total, tuple(self._columns[faces].T), 1.0)
-        return total
+        walls = np.bincount(self._cells[faces], minlength=ground.size)
+        return ground.astype(float) + walls.reshape(ground.shape)
 
     def _km2(self, worth) -> float:
         return float(1e-6 * self._evaluator.grid.resolution**2 * worth.sum())
@@ -105,12 +104,14 @@ class Union:
         return replace(task, coverage_floor=float(np.clip(share, LEAST_SHARE, 1.0)))
 
 
-def _columns_of_faces(walls) -> np.ndarray:
-    """(faces, 2) column of each face, in the order of Evaluator.walls_seen."""
-    columns = np.empty((walls.faces, 2), int)
-    for i, j, _, _, count, first in walls.runs:
-        columns[first:first + count] = i, j
-    return columns
+def _cells_of_faces(walls, shape) -> np.ndarray:
+    """(faces,) flat index of the column of each face, in the order of Evaluator.walls_seen."""
+    i, j, _, _, count, first = walls.runs.astype(int).T
+    run = np.repeat(np.arange(len(count)), count)
+    cells = np.empty(walls.faces, int)
+    cells[first[run] + np.arange(len(run)) - (np.cumsum(count) - count)[run]] = (
+        i * shape[1] + j)[run]
+    return cells
 
 
 def joint_fitness(plans: list[PatrolPlan], coverage_km2: float) -> float:

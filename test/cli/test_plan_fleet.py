@@ -16,6 +16,8 @@ from parallel_city_ros.city.readers import read_city
 from parallel_city_ros.city.voxels import voxelise
 from parallel_city_ros.cli.main import main
 from parallel_city_ros.flight.fleet import FleetMission
+from parallel_city_ros.patrol.certificate import noise_of
+from parallel_city_ros.patrol.explain import explain
 from parallel_city_ros.patrol.plan import PatrolPlan
 
 CITY = Path(__file__).parents[2] / "worlds" / "small_city.geojson"
@@ -89,6 +91,26 @@ def test_sorties_are_a_plan_each(tmp_path):
     assert len(told["plan_files"]) >= 2
     for file in told["plan_files"]:
         assert PatrolPlan.load(file).certificate.valid
+
+
+def test_noise_sensitive_zones_weigh_on_the_plan(tmp_path):
+    zones, file = tmp_path / "zones.geojson", tmp_path / "plan.json"
+    lat, lon, _ = GRID.frame.to_wgs84((*GRID.origin[:2], 0.0))
+    zones.write_text(json.dumps({"type": "FeatureCollection", "features": [{
+        "type": "Feature", "id": "town", "geometry": {"type": "Point", "coordinates": [lon, lat]},
+        "properties": {"zone": "noise_sensitive", "radius": 5000}}]}))
+    route = ("--from", ENDS[0], "--to", ENDS[1], *QUICK, "--zones", zones, "--departure", "now",
+             "-o", file, "--json")
+    done = run("plan", CITY, *route)
+    assert done.exit_code == 0 and "--noise-model level" in done.stderr
+    done = run("plan", CITY, *route, "--noise-model", "level", "--threads", 2, "--explain")
+    assert done.exit_code == 0 and "have no say" not in done.stderr, done.stderr
+    found = PatrolPlan.load(file)
+    once = noise_of(GRID, found.task, found.path)
+    assert once > 0 and found.objectives.noise_m == pytest.approx(10 * once)
+    louder = sum(leg["noise_m"] for leg in json.loads(done.stdout)["legs"])
+    assert louder == pytest.approx(10 * sum(
+        leg.noise_m for leg in explain(GRID, found.task, found.path)))
 
 
 def test_a_plan_for_another_day_is_not_flown_today(tmp_path):

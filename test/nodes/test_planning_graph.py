@@ -30,7 +30,7 @@ RESULT = PlanPatrol.Result
 @pytest.fixture(scope="module")
 def running(system):
     system.start_twin()
-    system.processes.start_node("planner_server", {"replan": "publish"})
+    system.processes.start_node("planner_server", {"replan": "publish", "threads": 2})
     system.client.wait_for_map(60.0, system.processes.check)
     # the very first start compiles, which takes minutes on a loaded machine
     node = system.client.node
