@@ -25,6 +25,7 @@ MIN_STEP_M = 0.01       # a shorter step has no direction
 _SLACK = 1e-9
 KEY_M = 4.0             # edge of the boxes of the table of views, and their height: a flight
 KEY_UP_M = 1.0          # at constant height is off by the same in all its points
+BAND = 16               # rows of a canvas that are counted alike
 WIDTH_CLASSES = 4       # of the bumps of the local search
 LEAST_PROMISE = 0.05    # of a kind of bump that never was better
 FADING = 0.99           # of its record, per try
@@ -69,6 +70,15 @@ def _of_leg(clear, lowest_z, highest_z, limits, path, b):
     samples = int(leg / cell) + 1
     u, v = (x - limits.x0) / cell, (y - limits.y0) / cell
     du, dv, dz = dx / cell / samples, dy / cell / samples, dz / samples
+    end_u, end_v = u + samples * du, v + samples * dv
+    if not uneven and 0 <= min(u, end_u) and max(u, end_u) < nx and 0 <= min(
+            v, end_v) and max(v, end_v) < ny:
+        # most legs break nothing, which is told sooner without branches
+        low = False
+        for s in range(samples + 1):
+            low |= clear[int(u + s * du), int(v + s * dv)] > z + s * dz
+        if not low:
+            return leg, violation
     for s in range(samples + 1):
         fu, fv, fz = u + s * du, v + s * dv, z + s * dz
         if not (0 <= fu < nx and 0 <= fv < ny):
@@ -667,11 +677,11 @@ def _new_view(surface, tallest, camera, i, j, k, slot, bits, heads):
 
 @njit(cache=True, nogil=True)
 def _join(canvas, stride, heads, bits, slot, low, high):
-    """ORs a record into the canvas; low and high: words touched of each row."""
+    """ORs a record into the canvas; low and high: words touched of each BAND rows."""
     i0, rows, k0, words = heads[slot, 0], heads[slot, 1], heads[slot, 2], heads[slot, 3]
-    for i in range(i0, i0 + rows):
-        low[i] = min(low[i], k0)
-        high[i] = max(high[i], k0 + words)
+    for band in range(i0 // BAND, (i0 + rows - 1) // BAND + 1):
+        low[band] = min(low[band], k0)
+        high[band] = max(high[band], k0 + words)
     at = i0 * stride + k0
     if words == 1:
         for r in range(rows):
@@ -689,24 +699,26 @@ def _join(canvas, stride, heads, bits, slot, low, high):
 @njit(cache=True, nogil=True)
 def _count(canvas, stride, planes, low, high, i0, i1, sums):
     """Adds the bits of the canvas in each plane to the sums, and clears the canvas."""
-    for i in range(i0, i1):
-        for k in range(i * stride + low[i], i * stride + high[i]):
-            word = canvas[k]
-            for p in range(planes.shape[0]):
-                sums[p] += popcount(word & planes[p, k])
-            canvas[k] = 0
-        low[i], high[i] = stride, 0
+    for band in range(i0 // BAND, (i1 - 1) // BAND + 1):
+        for i in range(max(i0, band * BAND), min(i1, (band + 1) * BAND)):
+            for k in range(i * stride + low[band], i * stride + high[band]):
+                word = canvas[k]
+                for p in range(planes.shape[0]):
+                    sums[p] += popcount(word & planes[p, k])
+                canvas[k] = 0
+        low[band], high[band] = stride, 0
 
 
 @njit(cache=True, nogil=True)
 def _count_one(canvas, stride, plane, low, high, i0, i1):
     """As _count, for one plane."""
     total = 0
-    for i in range(i0, i1):
-        for k in range(i * stride + low[i], i * stride + high[i]):
-            total += popcount(canvas[k] & plane[k])
-            canvas[k] = 0
-        low[i], high[i] = stride, 0
+    for band in range(i0 // BAND, (i1 - 1) // BAND + 1):
+        for i in range(max(i0, band * BAND), min(i1, (band + 1) * BAND)):
+            for k in range(i * stride + low[band], i * stride + high[band]):
+                total += popcount(canvas[k] & plane[k])
+                canvas[k] = 0
+        low[band], high[band] = stride, 0
     return total
 
 
