@@ -597,6 +597,7 @@ def mark_seen(scene, points, stamps, stamp):
     nx, ny = surface.shape
     cell, square_slope, square_slant = camera.cell, camera.slope**2, camera.slant**2
     paper, occlusion, total = camera.paper > 0, camera.occlusion > 0, 0.0
+    centres, in_view = np.arange(ny) + 0.5, np.empty(ny, np.bool_)
     for n in range(points.shape[0]):
         u, v = (points[n, 0] - camera.x0) / cell, (points[n, 1] - camera.y0) / cell
         height = points[n, 2]
@@ -607,24 +608,33 @@ def mark_seen(scene, points, stamps, stamp):
         for i in range(max(0, int(u - r)), min(nx, int(u + r) + 1)):
             beside = (i + 0.5 - u) ** 2
             w = sqrt(max(r * r - beside, 0.0)) + 1e-6
-            for j in range(max(first, int(v - w)), min(last, int(v + w) + 1)):
-                if not paper and stamps[i, j] == stamp:
-                    continue    # most was seen from the points before
-                z = surface[i, j]
-                q = height - z
-                square = (beside + (j + 0.5 - v) ** 2) * cell * cell
-                if q <= 0 or square > q * q * square_slope:
-                    continue
-                if paper:
-                    if q > camera.slant:
+            j0, j1 = max(first, int(v - w)), min(last, int(v + w) + 1)
+            if occlusion:
+                for j in range(j0, j1):
+                    if stamps[i, j] == stamp:
+                        continue        # most was seen from the points before
+                    z = surface[i, j]
+                    q = height - z
+                    square = (beside + (j + 0.5 - v) ** 2) * cell * cell
+                    if q <= 0 or square > q * q * square_slope or square + q * q > square_slant:
                         continue
-                elif square + q * q > square_slant:
-                    continue
-                top = tallest[i, j]
-                if occlusion and top > z and _blocked(surface, i, j, z, u, v, height, top):
-                    continue
-                stamps[i, j] = stamp
-                total += weights[i, j]
+                    top = tallest[i, j]
+                    if top > z and _blocked(surface, i, j, z, u, v, height, top):
+                        continue
+                    stamps[i, j] = stamp
+                    total += weights[i, j]
+                continue
+            # without lines of sight the conditions are the work: several at once, no branches
+            tops, aside = surface[i, j0:j1], centres[j0:j1]
+            for k in range(len(tops)):
+                q = height - tops[k]
+                square = (beside + (aside[k] - v) ** 2) * cell * cell
+                near = q <= camera.slant if paper else square + q * q <= square_slant
+                in_view[k] = (q > 0) & (square <= q * q * square_slope) & near
+            for j in range(j0, j1):
+                if in_view[j - j0] and (paper or stamps[i, j] != stamp):
+                    stamps[i, j] = stamp
+                    total += weights[i, j]
     return total
 
 
