@@ -53,9 +53,13 @@ class _Commands(click.Group):
             click.echo(f"parallel-city: {error}", err=True)
             ctx.exit(2)
         except (KeyboardInterrupt, ImportError) as error:
-            # An extension module makes an ImportError of what interrupts its import.
-            if not isinstance(error.__cause__ or error, KeyboardInterrupt):
-                raise
+            # An extension module makes an ImportError of what interrupts its import, and whoever
+            # imports that may make another.
+            cause = error
+            while not isinstance(cause, KeyboardInterrupt):
+                cause = cause.__cause__ or cause.__context__
+                if cause is None:
+                    raise
             click.echo("parallel-city: interrupted", err=True)
             ctx.exit(130)
 

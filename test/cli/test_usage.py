@@ -27,7 +27,10 @@ def test_errors_are_one_json_object_and_exit_code_2(arguments, words, monkeypatc
 @pytest.mark.parametrize("cause, code", [(KeyboardInterrupt(), 130), (OSError(), 1), (None, 1)])
 def test_ctrl_c_while_an_extension_module_is_imported(cause, code, monkeypatch):
     def interrupted(*_, **__):
-        raise ImportError("initialization failed") from cause
+        try:
+            raise ImportError("initialization failed") from cause
+        except ImportError as error:
+            raise ImportError("the module that imports it") from error
 
     monkeypatch.setattr(bench.planner, "callback", interrupted)
     done = CliRunner().invoke(main, ["bench", "planner", "--short"])
