@@ -157,8 +157,10 @@ def _start_autopilot(autopilot, plan, grid, stands_at, speed_factor, seed, px4_b
                         place=(*stands_at[:2], float(grid.ground_at(stands_at)) + STANDS_M))
     from parallel_city_ros.flight.checks import why_not_down
     from parallel_city_ros.flight.simulator.process import SimulatedAutopilot, patience
-    # The twin is the truth, too. A drone cannot stand in a building, and is refused there.
-    truth = None if why_not_down(plan, grid, stands_at, "home") else grid
+    # The twin is the truth, too. A plan of another city, and a drone that stands in a building,
+    # are refused before it flies.
+    same = (plan.map_hash, plan.frame) == (grid.map_hash, grid.frame)
+    truth = grid if same and not why_not_down(plan, grid, stands_at, "home") else None
     return SimulatedAutopilot(home, speed_factor=speed_factor, city=truth, ground=grid.terrain,
                               stands_at=stands_at, options=(patience(speed_factor),),
                               seed=plan.seed if seed is None else seed)
