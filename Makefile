@@ -39,9 +39,10 @@ doctor:
 demo: setup
 	@$(RUN) "$(BIN)/parallel-city" demo $(ARGS)
 
-# The plugin of dash, which open3d brings, costs a second and a warning.
+# The plugin of dash, which open3d brings, costs a second and a warning. One process more than
+# there are cores: flights wait more than they work.
 test: setup
-	@$(RUN) "$(BIN)/python" -m pytest -q -p no:dash -n auto --dist loadfile --no-loadscope-reorder test $(ARGS)
+	@$(RUN) "$(BIN)/python" -m pytest -q -p no:dash -n "$$(($$(nproc) + 1))" --dist loadfile --no-loadscope-reorder test $(ARGS)
 
 lint: setup
 	@"$(BIN)/ruff" check . $(ARGS)
