@@ -10,7 +10,7 @@ import pytest
 import parallel_city_ros
 
 PACKAGE = Path(parallel_city_ros.__file__).parent
-LAYERS = [("errors", "settings", "files", "geo"), ("city",), ("patrol",), ("planning",),
+LAYERS = [("errors", "settings", "files", "geo", "memory"), ("city",), ("patrol",), ("planning",),
           ("flight", "cpss"), ("viz",), ("nodes",), ("cli",)]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 

@@ -14,7 +14,8 @@ from numba import njit
 from scipy.ndimage import maximum_filter1d
 
 from parallel_city_ros.city.rasterise import CHUNK, FREE
-from parallel_city_ros.city.voxels import VoxelGrid, give_back_memory
+from parallel_city_ros.city.voxels import VoxelGrid
+from parallel_city_ros.memory import give_back_memory
 
 TRUNCATION_M = 20.0
 CELL_M = 2.0        # largest edge of a cell, unless voxels are larger

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,6 +16,7 @@ from parallel_city_ros.city.rasterise import CHUNK, FREE
 from parallel_city_ros.city.terrain import Ground, ground_of, highest_in_columns
 from parallel_city_ros.errors import CityFileError, ConfigError, MapUpdateError, OutsideMapError
 from parallel_city_ros.geo import LocalFrame
+from parallel_city_ros.memory import give_back_memory
 
 MAX_BYTES = 1_000_000_000   # of a grid in memory
 CHUNK_BYTES = CHUNK**3 // 8
@@ -305,12 +305,6 @@ def voxelise(city: City, resolution: float = 2.0, margin: float = 20.0,
     give_back_memory()
     return VoxelGrid(index, words, shape, origin, float(resolution), city.frame, ground,
                      city.attribution)
-
-
-def give_back_memory() -> None:
-    """Hand back to the system what temporaries took, which glibc may keep for good."""
-    if (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
-        trim(0)
 
 
 def _bodies(city, origin, resolution, ground, assumed_margin) -> list[tuple]:

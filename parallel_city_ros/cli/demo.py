@@ -204,9 +204,7 @@ class _Loop:
         with options.progress(f"sortie {number}: planning", self._settings.budget) as bar:
             planned = client.plan(
                 request, overrides=_settings_of(task), alive=alive,
-                on_progress=lambda p: bar.update(
-                    p.evaluations, f"F {p.objectives.fitness:.0f}" if p.feasible
-                    else "not feasible yet"))
+                on_progress=lambda p: bar.update(p.evaluations, options.found_so_far(p)))
         if planned.plan is None:
             raise ParallelCityError(f"sortie {number}: no plan: {planned.message}")
         plan = planned.plan

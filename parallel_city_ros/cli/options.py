@@ -151,6 +151,15 @@ def note(text: str) -> None:
     click.echo(text, err=True)
 
 
+def found_so_far(progress) -> str:
+    """Beside the bar of a search; progress : of planning.planner"""
+    if not progress.feasible:
+        return "not feasible yet"
+    volume = progress.hypervolume
+    return f"F {progress.objectives.fitness:.0f}" + (
+        "" if volume is None else f", hypervolume {volume:.4f}")
+
+
 def progress(description: str, total: float):
     """A progress bar on stderr if that is a terminal; else nothing is drawn.
 

@@ -113,7 +113,7 @@ def plan(files, start, goal, output, picture, resolution, must_visit, area, zone
             options.progress("planning", request.evaluation_budget) as bar:
         outcome = search(
             grid, request, warm_start=before, city_file=city_file, cancelled=interrupted,
-            on_progress=lambda p: bar.update(p.evaluations, _words(p)))
+            on_progress=lambda p: bar.update(p.evaluations, options.found_so_far(p)))
     found, message = outcome.plan, outcome.message
     ends = {PlanStatus.START_OCCUPIED: start, PlanStatus.GOAL_OCCUPIED: goal}
     if outcome.status in ends:
@@ -164,14 +164,6 @@ def plan(files, start, goal, output, picture, resolution, must_visit, area, zone
     else:
         options.note(f"{outcome.status.value}: {report['message']}")
     raise SystemExit(0 if found else 2 if outcome.status in BAD_INPUT else 1)
-
-
-def _words(progress) -> str:
-    if not progress.feasible:
-        return "not feasible yet"
-    volume = progress.hypervolume
-    return f"F {progress.objectives.fitness:.0f}" + (
-        "" if volume is None else f", hypervolume {volume:.4f}")
 
 
 def _tell(legs):

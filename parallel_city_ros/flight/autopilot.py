@@ -31,11 +31,11 @@ from mavsdk.asyncio.plugins.param import ParamAsync
 from mavsdk.asyncio.plugins.telemetry import TelemetryAsync
 from mavsdk.autopilot import Autopilot as Kind
 
-from parallel_city_ros.city.voxels import give_back_memory
 from parallel_city_ros.errors import LinkError, RefusedError
 from parallel_city_ros.flight.mission import MissionItem
 from parallel_city_ros.flight.telemetry import Telemetry
 from parallel_city_ros.geo import heading_deg_to_yaw_enu, ned_to_enu
+from parallel_city_ros.memory import give_back_memory
 
 logger = logging.getLogger(__name__)
 

@@ -11,6 +11,8 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from nav_msgs.msg import MapMetaData, OccupancyGrid, Path
@@ -38,7 +40,7 @@ from parallel_city_ros.settings import check, flatten, setting
 
 RESULT = PlanPatrol.Result
 HAND_OUT_S = 5.0            # wall time in which a goal that is told to end has ended
-WEIGHTS_TIMEOUT_S = 2.0     # wall time
+LAYER_TIMEOUT_S = 2.0       # wall time
 CANCEL_LOOK_S = 0.05        # wall time between two looks at a cancel, while a map is waited for
 STATUS_TO_ROS = {
     PlanStatus.SUCCEEDED: RESULT.SUCCEEDED, PlanStatus.CANCELLED: RESULT.CANCELLED,
@@ -59,6 +61,17 @@ class PlannerServerConfig:
 
     def __post_init__(self):
         check(self)
+
+
+class _Layer(NamedTuple):
+    """A value for each column of the map, from a latched topic."""
+
+    topic: str
+    from_ros: Callable[[OccupancyGrid], np.ndarray]
+
+
+def _worth(topic: str) -> _Layer:
+    return _Layer(topic, conversions.weights_from_ros)
 
 
 @dataclass
@@ -99,15 +112,13 @@ class PlannerServer(CityNode):
         warm_up()
         self._group = ReentrantCallbackGroup()
         self._map = MapMirror(self, self._heed_map)
-        self._weights: dict[str, tuple[np.ndarray, MapMetaData]] = {}
-        self._weights_came = threading.Condition()
-        self._weight_subscriptions = {}
-        if self._config.weights_topic:
-            self._listen_to_weights(self._config.weights_topic)
-        self._noise: tuple[np.ndarray, MapMetaData] | None = None
-        self._noise_subscription = None if not self._config.noise_topic else \
-            self.create_subscription(OccupancyGrid, self._config.noise_topic, self._on_noise,
-                                     qos.LATCHED, callback_group=self._group)
+        self._came: dict[_Layer, tuple[np.ndarray, MapMetaData]] = {}
+        self._some_came = threading.Condition()
+        self._layer_subscriptions = {}
+        self._noise = _Layer(self._config.noise_topic, conversions.noise_from_ros)
+        for layer in (_worth(self._config.weights_topic), self._noise):
+            if layer.topic:
+                self._listen_to(layer)
         self._path = self.create_lifecycle_publisher(Path, "plan", qos.LATCHED)
         self._whole_plan = self.create_lifecycle_publisher(PatrolPlanMsg, "patrol_plan",
                                                            qos.LATCHED)
@@ -129,38 +140,47 @@ class PlannerServer(CityNode):
             return
         self._server.destroy()
         self._map.destroy()
-        for subscription in (*self._weight_subscriptions.values(), self._noise_subscription):
-            if subscription is not None:
-                self.destroy_subscription(subscription)
+        for subscription in self._layer_subscriptions.values():
+            self.destroy_subscription(subscription)
         for publisher in (self._path, self._whole_plan):
             self.destroy_lifecycle_publisher(publisher)
         self._map = self._standing = None
 
-    def _listen_to_weights(self, topic):
-        if topic not in self._weight_subscriptions:
-            self._weight_subscriptions[topic] = self.create_subscription(
-                OccupancyGrid, topic, lambda msg: self._on_weights(topic, msg), qos.LATCHED,
+    def _listen_to(self, layer):
+        if layer not in self._layer_subscriptions:
+            self._layer_subscriptions[layer] = self.create_subscription(
+                OccupancyGrid, layer.topic, partial(self._on_layer, layer), qos.LATCHED,
                 callback_group=self._group)
 
-    def _on_weights(self, topic, msg):
+    def _on_layer(self, layer, msg):
         try:
-            weights = conversions.weights_from_ros(msg)
+            values = layer.from_ros(msg)
         except ConfigError as error:
-            self.get_logger().error(f"{topic}: {error}")
+            self.get_logger().error(f"{layer.topic}: {error}")
             return
-        with self._weights_came:
-            self._weights[topic] = weights, msg.info
-            self._weights_came.notify_all()
+        with self._some_came:
+            self._came[layer] = values, msg.info
+            self._some_came.notify_all()
 
-    def _on_noise(self, msg):
-        try:
-            weights = conversions.noise_from_ros(msg)
-        except ConfigError as error:
-            self.get_logger().error(f"{self._config.noise_topic}: {error}")
-            return
-        with self._weights_came:
-            self._noise = weights, msg.info
-            self._weights_came.notify_all()
+    def _wait_for_layer(self, layer) -> bool:
+        """Whether it came: latched, it is there at once or not at all."""
+        with self._some_came:
+            return self._some_came.wait_for(lambda: layer in self._came, LAYER_TIMEOUT_S)
+
+    def _newest(self, layer, grid):
+        """(nx, ny) that came last, None if none did. Raises a ConfigError unless it has the cells
+        of the map."""
+        if layer not in self._came:
+            return None
+        values, info = self._came[layer]
+        if not conversions.lies_over(info, grid):
+            place = info.origin.position
+            raise ConfigError(
+                f"weights on {layer.topic} are for {info.width} x {info.height} cells of "
+                f"{info.resolution:g} m from ({place.x:g}, {place.y:g}) m, the map has "
+                f"{grid.shape[0]} x {grid.shape[1]} of {grid.resolution:g} m from "
+                f"({grid.origin[0]:g}, {grid.origin[1]:g}) m")
+        return values
 
     def _on_goal(self, goal):
         if not self.active:
@@ -308,32 +328,22 @@ class PlannerServer(CityNode):
 
         None, which is 1 everywhere, if nobody has said anything on the node's own topic.
         """
-        topic = asked or self._config.weights_topic
-        if asked and asked not in self._weights:
-            self._listen_to_weights(asked)
-            with self._weights_came:    # latched: there at once or not at all
-                self._weights_came.wait_for(lambda: asked in self._weights, WEIGHTS_TIMEOUT_S)
-            if asked not in self._weights:
-                raise ConfigError(f"no weights came on {asked} within {WEIGHTS_TIMEOUT_S:g} s; "
+        layer = _worth(asked or self._config.weights_topic)
+        if asked and layer not in self._came:
+            self._listen_to(layer)
+            if not self._wait_for_layer(layer):
+                raise ConfigError(f"no weights came on {asked} within {LAYER_TIMEOUT_S:g} s; "
                                   "they must be published latched (transient local)")
-        weights, info = self._weights.get(topic, (None, None))
-        if weights is not None:
-            _require_over(topic, info, grid)
-        return weights
+        return self._newest(layer, grid)
 
     def _noise_for(self, request, grid):
         """How often what is heard counts; None, which is once, where nobody says or listens."""
-        topic = self._config.noise_topic
-        if request.task.noise_model != "level" or not topic:
+        if request.task.noise_model != "level" or not self._noise.topic:
             return None
-        if self._noise is None and self.count_publishers(topic):
-            with self._weights_came:    # latched, and on its way with the map
-                self._weights_came.wait_for(lambda: self._noise is not None, WEIGHTS_TIMEOUT_S)
-        if self._noise is None:
-            return None
-        weights, info = self._noise
-        _require_over(topic, info, grid)
-        return None if (weights == 1).all() else weights
+        if self.count_publishers(self._noise.topic):
+            self._wait_for_layer(self._noise)       # it may be on its way with the map
+        weights = self._newest(self._noise, grid)
+        return None if weights is None or (weights == 1).all() else weights
 
     def _publish(self, standing: _Standing):
         stamp = self.get_clock().now().to_msg()
@@ -350,17 +360,6 @@ class PlannerServer(CityNode):
         if want_front and outcome.front is not None:
             result.front_json = conversions.front_to_json(outcome.front)
         return result
-
-
-def _require_over(topic: str, info: MapMetaData, grid: VoxelGrid) -> None:
-    """Raise a ConfigError unless a layer has the cells of the map."""
-    if conversions.lies_over(info, grid):
-        return
-    place = info.origin.position
-    raise ConfigError(
-        f"weights on {topic} are for {info.width} x {info.height} cells of {info.resolution:g} m "
-        f"from ({place.x:g}, {place.y:g}) m, the map has {grid.shape[0]} x {grid.shape[1]} of "
-        f"{grid.resolution:g} m from ({grid.origin[0]:g}, {grid.origin[1]:g}) m")
 
 
 def _broken(grid: VoxelGrid, plan: PatrolPlan | None) -> str:

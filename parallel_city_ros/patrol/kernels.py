@@ -413,20 +413,28 @@ def course_at(path, b):
 
 
 @njit(cache=True, nogil=True)
+def _borders(start, length):
+    """Of a line along one axis of a grid: its first cell, which way it goes on, and the shares of
+    it at the next border and from border to border (Amanatides & Woo 1987)."""
+    cell = int(floor(start))
+    if length > 0:
+        return cell, 1, (cell + 1 - start) * (1.0 / length), 1.0 / length
+    if length < 0:
+        return cell, -1, (start - cell) * (1.0 / -length), 1.0 / -length
+    return cell, -1, np.inf, np.inf
+
+
+@njit(cache=True, nogil=True)
 def _lowest_free(solid, i, j, u, v, height, low, high):
     """Least z at (i, j), of a wall's free side, from which (u, v, height) is in view.
 
-    In cells and metres. Every column on the way (Amanatides & Woo 1987) asks for a z of its own,
-    at the border where the line is lower over it. Looks no further once above high.
+    In cells and metres. Every column on the way asks for a z of its own, at the border where the
+    line is lower over it. Looks no further once above high.
     """
     nx, ny = solid.shape
     dx, dy = u - i, v - j
-    a, b = int(floor(i)), int(floor(j))
-    step_x, step_y = (1 if dx > 0 else -1), (1 if dy > 0 else -1)
-    width_x = 1.0 / abs(dx) if dx != 0 else np.inf
-    width_y = 1.0 / abs(dy) if dy != 0 else np.inf
-    next_x = (a + 1 - i if dx > 0 else i - a) * width_x if dx != 0 else np.inf
-    next_y = (b + 1 - j if dy > 0 else j - b) * width_y if dy != 0 else np.inf
+    a, step_x, next_x, width_x = _borders(i, dx)
+    b, step_y, next_y, width_y = _borders(j, dy)
     share = 0.0
     while 0 <= a < nx and 0 <= b < ny:
         leave = min(next_x, next_y)
@@ -462,12 +470,8 @@ def _lowest_over(ground, camera, i, j, u, v, height, low, high):
     most_a, most_b = ground.shape[0] - 1, ground.shape[1] - 1
     x, y = (i - camera.ground_x) / camera.ground_cell, (j - camera.ground_y) / camera.ground_cell
     dx, dy = (u - i) / camera.ground_cell, (v - j) / camera.ground_cell
-    a, b = int(floor(x)), int(floor(y))
-    step_x, step_y = (1 if dx > 0 else -1), (1 if dy > 0 else -1)
-    width_x = 1.0 / abs(dx) if dx != 0 else np.inf
-    width_y = 1.0 / abs(dy) if dy != 0 else np.inf
-    next_x = (a + 1 - x if dx > 0 else x - a) * width_x if dx != 0 else np.inf
-    next_y = (b + 1 - y if dy > 0 else y - b) * width_y if dy != 0 else np.inf
+    a, step_x, next_x, width_x = _borders(x, dx)
+    b, step_y, next_y, width_y = _borders(y, dy)
     share = 0.0
     while True:
         leave = min(next_x, next_y, 1.0)

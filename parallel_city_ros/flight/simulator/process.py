@@ -70,7 +70,7 @@ class SimulatedAutopilot:
         From `start`, if it does not start.
     """
 
-    _open = subprocess.Popen
+    _open = subprocess.Popen    # how its process begins: a class of its own may fork instead
 
     def __init__(self, home, *, speed_factor: float = 10.0, seed: int = 0,
                  city: VoxelGrid | None = None, ground: Ground | None = None,

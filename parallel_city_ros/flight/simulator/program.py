@@ -212,7 +212,6 @@ class _Commands:
         except (ConfigError, ValueError, IndexError, argparse.ArgumentTypeError) as error:
             return f"error {error}"
 
-
     def _rebuild(self, file: str) -> None:
         """What stands around all drones is another city from now on."""
         if any(drone.autopilot.city is None for drone in self._drones):
