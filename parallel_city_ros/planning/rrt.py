@@ -14,6 +14,7 @@ STEP_SHARE = 0.7          # of the longest leg: resampling at corners must not l
 GOAL_BIAS = 0.1           # share of samples that are the goal itself
 CLIMB_SHARE = 0.8         # of the steepest climb, so that resampling keeps it
 MAX_NODES = 6000
+BUCKETS = 32              # along each side of the map, in which near nodes are looked for
 SMOOTHING = (0, 3, 10, 30)  # passes of a 1-2-1 filter, the first that is feasible is kept
 
 
@@ -73,16 +74,52 @@ def rrt_paths(evaluator: Evaluator, count: int, rng: np.random.Generator,
 @njit(cache=True, nogil=True)
 def _is_free(a, b, floor, ceiling, cell, bounds):
     nx, ny = floor.shape
-    n = int(np.sqrt(((a - b) ** 2).sum()) / cell) + 1
+    dx, dy, dz = b[0] - a[0], b[1] - a[1], b[2] - a[2]
+    n = int(np.sqrt(dx * dx + dy * dy + dz * dz) / cell) + 1
     for s in range(n + 1):
-        p = a + (b - a) * (s / n)
-        i, j = int(np.floor((p[0] - bounds[0, 0]) / cell)), int(
-            np.floor((p[1] - bounds[0, 1]) / cell))
-        if i < 0 or j < 0 or i >= nx or j >= ny:
-            return False
-        if p[2] < floor[i, j] or p[2] > ceiling[i, j]:
+        x, y, z = a[0] + dx * (s / n), a[1] + dy * (s / n), a[2] + dz * (s / n)
+        i, j = int(np.floor((x - bounds[0, 0]) / cell)), int(np.floor((y - bounds[0, 1]) / cell))
+        if i < 0 or j < 0 or i >= nx or j >= ny or z < floor[i, j] or z > ceiling[i, j]:
             return False
     return True
+
+
+@njit(cache=True, nogil=True)
+def _bucket_of(x, y, bounds, bucket):
+    return (min(max(int((x - bounds[0, 0]) / bucket), 0), BUCKETS - 1),
+            min(max(int((y - bounds[0, 1]) / bucket), 0), BUCKETS - 1))
+
+
+@njit(cache=True, nogil=True)
+def _put(k, nodes, newest, before, bounds, bucket):
+    """Node k into its bucket, which is a chain from the newest node to the one before."""
+    i, j = _bucket_of(nodes[k, 0], nodes[k, 1], bounds, bucket)
+    before[k], newest[i, j] = newest[i, j], k
+
+
+@njit(cache=True, nogil=True)
+def _nearest(sample, nodes, newest, before, bounds, bucket):
+    """The nearest node, of equals the oldest: bucket by bucket in rings around the sample, until
+    no ring can hold a nearer one."""
+    u, v = _bucket_of(sample[0], sample[1], bounds, bucket)
+    nearest, least = 0, np.inf
+    for ring in range(BUCKETS):
+        if ((ring - 1) * bucket) ** 2 > least and ring > 1:
+            break
+        for i in range(max(u - ring, 0), min(u + ring, BUCKETS - 1) + 1):
+            # whole columns at both ends of the ring, otherwise its two border cells
+            stride = 1 if abs(i - u) == ring else 2 * ring
+            for j in range(v - ring, v + ring + 1, stride):
+                if j < 0 or j >= BUCKETS:
+                    continue
+                k = newest[i, j]
+                while k >= 0:
+                    d2 = ((nodes[k, 0] - sample[0]) ** 2 + (nodes[k, 1] - sample[1]) ** 2
+                          + 4 * (nodes[k, 2] - sample[2]) ** 2)     # climbing is dear
+                    if d2 < least or (d2 == least and k < nearest):
+                        least, nearest = d2, k
+                    k = before[k]
+    return nearest
 
 
 @njit(cache=True, nogil=True)
@@ -92,6 +129,9 @@ def _grow(seed, start, goal, floor, ceiling, cell, bounds, band, step, climb, co
     np.random.seed(seed)
     nodes, parent = np.empty((max_nodes + 2, 3)), np.full(max_nodes + 2, -1)
     nodes[0], n = start, 1
+    bucket = max(bounds[1, 0] - bounds[0, 0], bounds[1, 1] - bounds[0, 1]) / BUCKETS
+    newest, before = np.full((BUCKETS, BUCKETS), -1), np.full(max_nodes + 2, -1)
+    _put(0, nodes, newest, before, bounds, bucket)
     sample, new = np.empty(3), np.empty(3)
     for _ in range(max_nodes):
         if np.random.random() < bias:
@@ -100,12 +140,7 @@ def _grow(seed, start, goal, floor, ceiling, cell, bounds, band, step, climb, co
             for d in range(2):
                 sample[d] = bounds[0, d] + np.random.random() * (bounds[1, d] - bounds[0, d])
             sample[2] = band[0] + np.random.random() * (band[1] - band[0])
-        nearest, least = 0, np.inf
-        for k in range(n):
-            d2 = ((nodes[k, 0] - sample[0]) ** 2 + (nodes[k, 1] - sample[1]) ** 2
-                  + 4 * (nodes[k, 2] - sample[2]) ** 2)    # climbing is dear
-            if d2 < least:
-                least, nearest = d2, k
+        nearest = _nearest(sample, nodes, newest, before, bounds, bucket)
         dx, dy = sample[0] - nodes[nearest, 0], sample[1] - nodes[nearest, 1]
         m = np.sqrt(dx * dx + dy * dy) + 1e-9
         share = min(1.0, step / m)
@@ -120,6 +155,7 @@ def _grow(seed, start, goal, floor, ceiling, cell, bounds, band, step, climb, co
         if not _is_free(nodes[nearest], new, floor, ceiling, cell, bounds):
             continue
         nodes[n], parent[n] = new, nearest
+        _put(n, nodes, newest, before, bounds, bucket)
         n += 1
         left = np.sqrt((new[0] - goal[0]) ** 2 + (new[1] - goal[1]) ** 2)
         if left < step and abs(new[2] - goal[2]) <= climb * left and _is_free(

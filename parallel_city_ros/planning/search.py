@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 
 import numpy as np
+from numba import njit
 
 from parallel_city_ros.patrol.evaluator import Evaluator, Scores
 
@@ -125,18 +126,42 @@ def fit(path, evaluator: Evaluator) -> np.ndarray:
 
 def resample(path: np.ndarray, n: int) -> np.ndarray:
     """(n, 3) points at equal distances along a path; a fit one is left as it is."""
-    if len(path) == n:
-        return path.copy()
-    travelled = np.r_[0.0, np.cumsum(np.linalg.norm(np.diff(path, axis=0), axis=1))]
-    wanted = np.linspace(0, travelled[-1], n)
-    return np.stack([np.interp(wanted, travelled, path[:, d]) for d in range(3)], axis=1)
+    return path.copy() if len(path) == n else _resample(path, n)
 
 
-def smooth(path: np.ndarray, passes: int) -> np.ndarray:
+@njit(cache=True, nogil=True)
+def _resample(path, n):
+    travelled = np.zeros(len(path))
+    for k in range(1, len(path)):
+        x, y, z = path[k] - path[k - 1]
+        travelled[k] = travelled[k - 1] + np.sqrt(x * x + y * y + z * z)
+    points, k = np.empty((n, 3)), 0
+    step = travelled[-1] / (n - 1)
+    for i in range(n - 1):
+        at = i * step
+        while k < len(path) - 1 and travelled[k + 1] <= at:
+            k += 1
+        if k == len(path) - 1:
+            points[i] = path[k]
+            continue
+        length, left = travelled[k + 1] - travelled[k], at - travelled[k]
+        for d in range(3):
+            points[i, d] = (path[k + 1, d] - path[k, d]) / length * left + path[k, d]
+    points[n - 1] = path[-1]
+    return points
+
+
+@njit(cache=True, nogil=True)
+def smooth(path, passes):
     """A 1-2-1 filter, some times over; the ends stay."""
     path = path.copy()
     for _ in range(passes):
-        path[1:-1] = 0.25 * path[:-2] + 0.5 * path[1:-1] + 0.25 * path[2:]
+        for d in range(3):
+            before = path[0, d]
+            for k in range(1, len(path) - 1):
+                here = path[k, d]
+                path[k, d] = 0.25 * before + 0.5 * here + 0.25 * path[k + 1, d]
+                before = here
     return path
 
 
