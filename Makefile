@@ -55,6 +55,7 @@ bench: setup
 clean:
 	rm -rf build install log dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+	rm -f .venv/stamps/loops
 
 distclean: clean
 	rm -rf .venv

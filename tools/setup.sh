@@ -143,6 +143,10 @@ for entry in distribution("parallel_city_ros").entry_points.select(group="consol
 PYTHON_END
 }
 
+compile_loops() {
+    "$VENV/bin/python" tools/compile_loops.py
+}
+
 # --- do what is missing -----------------------------------------------------------
 
 exec 9<"$ROOT"
@@ -190,3 +194,5 @@ printf '%s' "$MACHINE" >"$STAMPS/machine"
 step requirements "$REQUIREMENTS_KEY" "Python packages, about 1.6 GB" install_requirements
 step interfaces "$INTERFACES_KEY" "ROS interfaces" build_interfaces
 step package "$PACKAGE_KEY" "$PACKAGE" install_package
+# Once: loops that are edited later are compiled when they are needed.
+step loops "$VENV" "compiling hot loops" compile_loops

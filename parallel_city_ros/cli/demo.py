@@ -17,7 +17,7 @@ from parallel_city_ros.errors import ParallelCityError
 from parallel_city_ros.planning.front import PREFERENCES
 
 DRONE = "drone_1"
-MAP_S = 60.0                    # wall: the first start on a machine compiles and fills caches
+START_S = 240.0                 # wall: the first start on a machine compiles and fills caches
 LOOK_M = (250.0, 100.0)         # of the route, before and behind the mast, flown at
 LOOK_SPEED_FACTOR = 4.0         # at most: a slow machine's sensor needs its time to see it
 ODOMETRY_HZ = 20.0              # wall, so that a fast simulation has enough pictures
@@ -147,7 +147,8 @@ class _Loop:
 
         client, alive = self._client, self._processes.check
         with options.progress("starting the nodes and the twin", None):
-            base = client.wait_for_map(MAP_S, alive)
+            base = client.wait_for_map(START_S, alive)
+            client.wait_for_planner(START_S, alive)
         options.note(f"twin: {' x '.join(map(str, base.shape))} voxels of "
                      f"{base.resolution:g} m, map {base.map_hash[:12]}")
         task = first_task(base, self._settings.name)

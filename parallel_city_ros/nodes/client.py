@@ -149,6 +149,10 @@ class CityClient:
         self._until(lambda: self.map.grid is not None, timeout_s, "no map came", alive)
         return self.map.grid
 
+    def wait_for_planner(self, timeout_s: float, alive: Callable[[], None] = lambda: None) -> None:
+        """Until it takes goals, which is when its loops are compiled."""
+        self._until(self._plan.server_is_ready, timeout_s, "plan_patrol is not offered", alive)
+
     def wait_for_update(self, number: int, timeout_s: float) -> VoxelGrid:
         self._until(lambda: self.map.grid.map_update >= number, timeout_s,
                     f"map update {number} did not come")

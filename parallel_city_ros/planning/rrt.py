@@ -85,23 +85,16 @@ def _is_free(a, b, floor, ceiling, cell, bounds):
 
 
 @njit(cache=True, nogil=True)
-def _bucket_of(x, y, bounds, bucket):
-    return (min(max(int((x - bounds[0, 0]) / bucket), 0), BUCKETS - 1),
-            min(max(int((y - bounds[0, 1]) / bucket), 0), BUCKETS - 1))
-
-
-@njit(cache=True, nogil=True)
-def _put(k, nodes, newest, before, bounds, bucket):
-    """Node k into its bucket, which is a chain from the newest node to the one before."""
-    i, j = _bucket_of(nodes[k, 0], nodes[k, 1], bounds, bucket)
-    before[k], newest[i, j] = newest[i, j], k
+def _bucket_of(place, bounds, bucket):
+    return (min(max(int((place[0] - bounds[0, 0]) / bucket), 0), BUCKETS - 1),
+            min(max(int((place[1] - bounds[0, 1]) / bucket), 0), BUCKETS - 1))
 
 
 @njit(cache=True, nogil=True)
 def _nearest(sample, nodes, newest, before, bounds, bucket):
     """The nearest node, of equals the oldest: bucket by bucket in rings around the sample, until
     no ring can hold a nearer one."""
-    u, v = _bucket_of(sample[0], sample[1], bounds, bucket)
+    u, v = _bucket_of(sample, bounds, bucket)
     nearest, least = 0, np.inf
     for ring in range(BUCKETS):
         if ((ring - 1) * bucket) ** 2 > least and ring > 1:
@@ -130,8 +123,9 @@ def _grow(seed, start, goal, floor, ceiling, cell, bounds, band, step, climb, co
     nodes, parent = np.empty((max_nodes + 2, 3)), np.full(max_nodes + 2, -1)
     nodes[0], n = start, 1
     bucket = max(bounds[1, 0] - bounds[0, 0], bounds[1, 1] - bounds[0, 1]) / BUCKETS
+    # each bucket is a chain from its newest node to the one before
     newest, before = np.full((BUCKETS, BUCKETS), -1), np.full(max_nodes + 2, -1)
-    _put(0, nodes, newest, before, bounds, bucket)
+    newest[_bucket_of(start, bounds, bucket)] = 0
     sample, new = np.empty(3), np.empty(3)
     for _ in range(max_nodes):
         if np.random.random() < bias:
@@ -155,7 +149,8 @@ def _grow(seed, start, goal, floor, ceiling, cell, bounds, band, step, climb, co
         if not _is_free(nodes[nearest], new, floor, ceiling, cell, bounds):
             continue
         nodes[n], parent[n] = new, nearest
-        _put(n, nodes, newest, before, bounds, bucket)
+        here = _bucket_of(new, bounds, bucket)
+        before[n], newest[here] = newest[here], n
         n += 1
         left = np.sqrt((new[0] - goal[0]) ** 2 + (new[1] - goal[1]) ** 2)
         if left < step and abs(new[2] - goal[2]) <= climb * left and _is_free(
