@@ -35,7 +35,7 @@ from parallel_city_ros.errors import LinkError, RefusedError
 from parallel_city_ros.flight.mission import MissionItem
 from parallel_city_ros.flight.telemetry import Telemetry
 from parallel_city_ros.geo import heading_deg_to_yaw_enu, ned_to_enu
-from parallel_city_ros.memory import give_back_memory
+from parallel_city_ros.memory import give_back_memory, share_one_heap
 
 logger = logging.getLogger(__name__)
 
@@ -101,6 +101,7 @@ class Autopilot:
             raise LinkError("already connected; close() first")
         _require_free_port(address)
         _quiet_mavsdk()
+        share_one_heap()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="mavsdk", daemon=True)
         self._thread.start()
@@ -178,9 +179,7 @@ class Autopilot:
         thread.join(CLOSE_S)
         if not thread.is_alive():
             loop.close()
-        # Its many threads leave their freed memory in pieces, which glibc keeps for each: a
-        # process that connects again and again would grow.
-        give_back_memory()
+        give_back_memory()      # of its many threads
 
     async def _disconnect(self) -> None:
         for watch in self._watches:
