@@ -6,7 +6,9 @@ import json
 import math
 import os
 import sys
+from datetime import datetime, timezone
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,6 +16,11 @@ from parallel_city_ros.city.options import ReadOptions
 from parallel_city_ros.errors import ConfigError
 from parallel_city_ros.files import finite
 from parallel_city_ros.settings import Setting, flatten
+
+if TYPE_CHECKING:
+    from parallel_city_ros.city.voxels import VoxelGrid
+    from parallel_city_ros.city.zones import Zone
+    from parallel_city_ros.patrol.task import PatrolTask
 
 json_option = click.option("--json", "as_json", is_flag=True,
                            help="One JSON object on stdout; everything else goes to stderr.")
@@ -133,6 +140,39 @@ resolution_option = click.option("--resolution", type=float, default=2.0, show_d
 area_option = click.option("--area", type=Corners(), default=(),
                            help="Corners of the polygon in which the ground is worth seeing: "
                                 "E,N;E,N;E,N in metres.")
+
+
+def zones_options(command):
+    """--zones and --departure, of `take_zones`."""
+    command = click.option(
+        "--departure", metavar="TIME",
+        help="Of the take-off, ISO 8601 with its time zone, or now: no-fly zones that hold "
+             "during the flight are closed, in noise-sensitive ones noise weighs more.")(command)
+    return click.option(
+        "--zones", type=click.Path(dir_okay=False),
+        help="ED-269, GeoJSON or OpenStreetMap file of no-fly and, with --noise-model level, of "
+             "noise-sensitive zones; with --departure.")(command)
+
+
+def take_departure(zones: str | None, departure: str | None) -> datetime | None:
+    """Before long work. Raises ConfigError unless both or none of --zones, --departure are given,
+    or for a time that is none."""
+    from parallel_city_ros.patrol.departure import moment
+    if bool(zones) != bool(departure):
+        raise ConfigError("--zones and --departure belong together: zones have their times")
+    if departure == "now":
+        return datetime.now(timezone.utc)
+    return moment(departure) if departure else None
+
+
+def take_zones(zones: str, grid: VoxelGrid, task: PatrolTask) -> list[Zone]:
+    """The zones of the file; says so if some of them have no say in the task."""
+    from parallel_city_ros.city.zones import ZoneKind, read_zones
+    held = read_zones(zones, grid.frame)
+    if task.noise_model != "level" and any(z.kind is ZoneKind.NOISE_SENSITIVE for z in held):
+        note("the noise-sensitive zones have no say: by altitude noise is the same everywhere; "
+             "--noise-model level knows who hears it")
+    return held
 
 
 def print_json(values: dict) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 
@@ -33,12 +32,7 @@ ALIASES = {"planner_id": "--planner", "evaluation_budget": "--budget", "time_bud
 @click.option("--visit", "must_visit", type=options.Point(), multiple=True,
               help="A place to pass within --visit-radius; may be given many times.")
 @options.area_option
-@click.option("--zones", type=click.Path(dir_okay=False),
-              help="ED-269, GeoJSON or OpenStreetMap file of no-fly and, with --noise-model "
-                   "level, of noise-sensitive zones; with --departure.")
-@click.option("--departure", metavar="TIME",
-              help="Of the take-off, ISO 8601 with its time zone, or now: no-fly zones that hold "
-                   "during the flight are closed, in noise-sensitive ones noise weighs more.")
+@options.zones_options
 @click.option("--sorties", type=click.IntRange(1),
               help="Of a round: fly up to so many, a battery each, where one is not enough.")
 @click.option("--warm-start", type=click.Path(dir_okay=False),
@@ -66,9 +60,8 @@ def plan(files, start, goal, output, picture, resolution, must_visit, area, zone
     parallel-city plan CITY.osm.pbf --from 100,300,60 --to 850,1250,60 \\
         --zones zones.geojson --departure 2026-05-01T10:00+03:00
     """
-    from parallel_city_ros.city.zones import read_zones
     from parallel_city_ros.cli.sorties import plan_all
-    from parallel_city_ros.patrol.departure import EARLIEST, LATEST, departure_window, moment
+    from parallel_city_ros.patrol.departure import EARLIEST, LATEST, departure_window
     from parallel_city_ros.patrol.explain import explain as explain_legs
     from parallel_city_ros.patrol.plan import PatrolPlan
     from parallel_city_ros.patrol.task import PatrolTask
@@ -88,22 +81,18 @@ def plan(files, start, goal, output, picture, resolution, must_visit, area, zone
     if front and request.planner_id not in WITH_FRONT:
         raise ConfigError(f"--front needs a planner with a Pareto front: --planner "
                           f"{', '.join(WITH_FRONT)}")
-    if bool(zones) != bool(departure) or (zones and sorties):
-        raise ConfigError("--zones and --departure belong together, and not to --sorties: zones "
-                          "have their times")
-    leaves = departure and (datetime.now(timezone.utc) if departure == "now"
-                            else moment(departure))
+    leaves = options.take_departure(zones, departure)
+    if zones and sorties:
+        raise ConfigError("--zones has times, and when each of --sorties takes off is not known "
+                          "before; plan them one by one")
     before = PatrolPlan.load(warm_start) if warm_start else None
     city = read(files)
     grid = voxelise(city, resolution)
     city_file = ",".join(str(Path(file).resolve()) for file in files)
     loud = None
     if zones:
-        held = read_zones(zones, grid.frame)
+        held = options.take_zones(zones, grid, request.task)
         loud = noise_at(grid, request.task, held, leaves)
-        if loud is not None and request.task.noise_model != "level":
-            options.note("the noise-sensitive zones have no say: by altitude noise is the same "
-                         "everywhere; --noise-model level knows who hears it")
         search = partial(plan_at, zones=held, departure=leaves, noise_weights=loud)
     warm_up()
     if sorties:

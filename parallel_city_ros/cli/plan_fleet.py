@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import click
@@ -29,13 +30,14 @@ from parallel_city_ros.settings import build, flatten
 @click.option("--visit", "must_visit", type=options.Point(), multiple=True,
               help="A place that the drone of its sector passes, with --base; again for more.")
 @options.area_option
+@options.zones_options
 @options.settings_flags(FleetConfig, ALIASES)
 @options.settings_flags(PlanRequest, ALIASES, strip="task.",
                         skip=("evaluation_budget", "prefer"))
 @options.reading_flags
 @options.json_option
-def plan_fleet(files, base, drones, routes, output, resolution, must_visit, area, as_json,
-               **settings):
+def plan_fleet(files, base, drones, routes, output, resolution, must_visit, area, zones,
+               departure, as_json, **settings):
     """Plan a patrol for each of several drones over the city in FILE, all to be flown at once.
 
     What another drone sees, of ground or walls as --coverage has it, is worth nothing. Routes keep
@@ -46,14 +48,17 @@ def plan_fleet(files, base, drones, routes, output, resolution, must_visit, area
     \b
     parallel-city plan-fleet CITY --base 500,800,80 --drones 4 --coverage-floor 0.2 -o fleet
     parallel-city plan-fleet CITY --route 100,300,60 850,1250,60 --route 850,300,60 100,1250,60
+    parallel-city plan-fleet CITY --base 500,800,80 --drones 4 --zones zones.json --departure now
     parallel-city fly fleet/mission.yaml
     """
     from parallel_city_ros.patrol.task import PatrolTask
     from parallel_city_ros.planning.fleet import plan_fleet as search
     from parallel_city_ros.planning.fleet import rounds_from
-    from parallel_city_ros.planning.planner import warm_up
+    from parallel_city_ros.planning.planner import plan, warm_up
+    from parallel_city_ros.planning.windows import plan_at
 
     _require_one(base, drones, routes, must_visit)
+    leaves = options.take_departure(zones, departure)
     options.require_folders(output)
     read, voxelise = options.take_reading(settings)
     values = options.given(settings)
@@ -70,9 +75,13 @@ def plan_fleet(files, base, drones, routes, output, resolution, must_visit, area
     sectors = ()
     if base:
         tasks, sectors = rounds_from(grid, tasks[0], drones, config)
+    how = plan if leaves is None else partial(
+        plan_at, zones=options.take_zones(zones, grid, tasks[0]), departure=leaves,
+        late_s=config.max_delay_s)
     warm_up()
     with Interruptible() as interrupted:
-        outcome = search(grid, request, tasks, config, sectors=sectors, cancelled=interrupted,
+        outcome = search(grid, request, tasks, config, sectors=sectors, how=how,
+                         cancelled=interrupted,
                          city_file=",".join(str(Path(file).resolve()) for file in files),
                          on_progress=options.note)
     fleet = outcome.fleet

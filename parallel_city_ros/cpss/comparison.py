@@ -12,7 +12,8 @@ from parallel_city_ros.patrol.plan import Objectives, PatrolPlan
 
 @dataclass(frozen=True)
 class Comparison:
-    """Planned and flown objectives of one sortie, by the same evaluator.
+    """Planned and flown objectives of one sortie, by the same evaluator, so that they compare: if
+    it does not know who hears what, or what is worth seeing, neither of them does.
 
     flown.coverage_km2 and flown.noise_m are taken where photographs are: at the track's closest
     approach to each waypoint; flown.carbon from the whole track between the first and the last.
@@ -94,7 +95,7 @@ def compare(plan: PatrolPlan, track, evaluator: Evaluator,
             passed: int | None = None) -> Comparison:
     """Compare a flight with its plan.
 
-    track : (N, 3) ENU metres; evaluator : on the plan's map and with its weights
+    track : (N, 3) ENU metres; evaluator : on the plan's map, and with its weights if known
     passed : number of waypoints that were come by, of a flight that goes on or was broken off;
         all by default. planned is always the whole plan.
 
@@ -119,8 +120,9 @@ def compare(plan: PatrolPlan, track, evaluator: Evaluator,
         fitness=carbon * (noise + 1) / coverage if coverage > 0 else float("inf"),
         violation=float(scores.violation[0]))
     return Comparison(
-        planned=plan.objectives, flown=flown, planned_length_m=plan.length_m,
-        flown_length_m=length, max_deviation_m=float(deviation(plan.path, patrol).max()),
+        planned=Objectives.of(evaluator(plan.path[None])), flown=flown,
+        planned_length_m=plan.length_m, flown_length_m=length,
+        max_deviation_m=float(deviation(plan.path, patrol).max()),
         tube_radius_m=plan.task.tube_radius,
         below_noise_altitude_share=float(np.mean(height <= plan.task.noise_altitude)),
         lowest_altitude_m=float(height.min()))

@@ -130,12 +130,10 @@ def rest_of_plan(plan: PatrolPlan, grid: VoxelGrid, first: int) -> PatrolPlan:
     task = replace(
         plan.task, start=tuple(path[0].tolist()), track_points=len(path) - 2,
         must_visit=tuple(place for place in places if place not in done))
-    scores = Evaluator(grid, task, coverage_floor_km2=0.0)(path[None])
     return replace(
         plan, task=task, path=path, certificate=certify(grid, task, path),
         coverage_floor_km2=0.0, map_update=grid.map_update,
-        objectives=Objectives(**{name: float(getattr(scores, name)[0]) for name in (
-            "coverage_km2", "carbon", "noise_m", "fitness", "violation")}))
+        objectives=Objectives.of(Evaluator(grid, task, coverage_floor_km2=0.0)(path[None])))
 
 
 def _evaluator(plan: PatrolPlan, grid: VoxelGrid) -> Evaluator:

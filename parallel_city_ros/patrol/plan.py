@@ -14,6 +14,7 @@ from parallel_city_ros.errors import ConfigError, PlanError
 from parallel_city_ros.files import write_atomically
 from parallel_city_ros.geo import LocalFrame
 from parallel_city_ros.patrol.certificate import Certificate, Check, Term
+from parallel_city_ros.patrol.evaluator import Scores
 from parallel_city_ros.patrol.task import Drone, PatrolTask
 
 FORMAT = 1      # of the file; raised when a reader of the old one would misread the new
@@ -28,6 +29,11 @@ class Objectives:
     noise_m: float          # f3, metres below Z_noise, or dB ha over the threshold
     fitness: float          # F, less is better
     violation: float = 0.0  # G, 0 if feasible
+
+    @classmethod
+    def of(cls, scores: Scores) -> Objectives:
+        """Of the first of the paths that an Evaluator has scored."""
+        return cls(**{name: float(values[0]) for name, values in vars(scores).items()})
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -33,7 +33,7 @@ from parallel_city_ros.patrol.separation import (
 )
 from parallel_city_ros.patrol.task import PatrolTask
 from parallel_city_ros.planning.de_aco import DeAcoConfig
-from parallel_city_ros.planning.planner import PlanRequest, PlanStatus, plan
+from parallel_city_ros.planning.planner import PlanOutcome, PlanRequest, PlanStatus, plan
 from parallel_city_ros.planning.union import Union, joint_fitness, sectors_around
 from parallel_city_ros.settings import check, setting
 
@@ -171,7 +171,7 @@ def _pads(grid, task, directions, apart) -> list[np.ndarray]:
 
 def plan_fleet(grid: VoxelGrid, request: PlanRequest, tasks: Sequence[PatrolTask],
                config: FleetConfig | None = None, *, sectors: Sequence[np.ndarray] = (),
-               weights=None, city_file: str = "",
+               weights=None, city_file: str = "", how: Callable[..., PlanOutcome] = plan,
                on_progress: Callable[[str], None] = lambda words: None,
                cancelled: Callable[[], bool] = lambda: False) -> FleetOutcome:
     """Plan one patrol for each task, all to be flown at once.
@@ -179,6 +179,8 @@ def plan_fleet(grid: VoxelGrid, request: PlanRequest, tasks: Sequence[PatrolTask
     request : planner, seed and the time for all; its own task and evaluation budget are not used
     tasks : of drones of one kind; a coverage floor is for all together
     sectors : (nx, ny) bool of each, where it has to see what it is asked to; () : anywhere
+    how : plans one drone, as `plan` does, such as windows.plan_at with zones, a departure and
+        config.max_delay_s as late_s
     on_progress : gets a line for each plan that was made
 
     Same seed and evaluation budget, same plans, unless the time budget ends it first.
@@ -189,15 +191,16 @@ def plan_fleet(grid: VoxelGrid, request: PlanRequest, tasks: Sequence[PatrolTask
         If the tasks cannot be flown together.
     """
     search = _Fleet(grid, request, list(tasks), config or FleetConfig(), list(sectors), weights,
-                    city_file, on_progress, cancelled)
+                    city_file, how, on_progress, cancelled)
     return search.run()
 
 
 class _Fleet:
-    def __init__(self, grid, request, tasks, config, sectors, weights, city_file, on_progress,
+    def __init__(self, grid, request, tasks, config, sectors, weights, city_file, how, on_progress,
                  cancelled):
         self.grid, self.request, self.config, self.sectors = grid, request, config, sectors
         self.city_file, self.on_progress, self.cancelled = city_file, on_progress, cancelled
+        self.how = how
         self.began, self.cpu = time.monotonic(), time.thread_time()
         self._require(tasks)
         self.names = [f"drone_{k + 1}" for k in range(len(tasks))]
@@ -249,7 +252,7 @@ class _Fleet:
 
     def _plan(self, k, seconds, worth, task, air, seed=0, **more):
         budget = self.config.evaluation_budget // (1 + self.config.passes)
-        return plan(self.grid, replace(
+        return self.how(self.grid, replace(
             self.request, task=task, time_budget_s=seconds, evaluation_budget=max(1, budget),
             seed=self.request.seed + k + len(self.names) * seed), weights=worth, air=air,
             city_file=self.city_file, cancelled=self.cancelled, **more)

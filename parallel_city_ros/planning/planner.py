@@ -185,11 +185,11 @@ def plan(grid: VoxelGrid, request: PlanRequest, *, weights=None, noise_weights=N
         on_progress(history[-1])
     optimiser.close()
     path, scores = optimiser.best
+    objectives = Objectives(**scores)
     front = getattr(optimiser, "front", None)
     if front is not None:
         path = front.paths[front.choose(request.prefer)]
-        scores = {name: float(v[0]) for name, v in vars(evaluator.rescore(path)).items()}
-    objectives = Objectives(**scores)
+        objectives = Objectives.of(evaluator.rescore(path))
     status, ended_by = PlanStatus.SUCCEEDED, "time" if optimiser.hurried else "evaluations"
     if cancelled():
         status, ended_by = PlanStatus.CANCELLED, "cancel"

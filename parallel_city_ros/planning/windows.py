@@ -61,18 +61,18 @@ def closed_twin(grid: VoxelGrid, zones: Sequence[tuple[Zone, datetime]],
     return grid.with_prisms(prisms) if prisms else None
 
 
-def noise_at(grid: VoxelGrid, task: PatrolTask, zones: Sequence[Zone],
-             departure: datetime) -> np.ndarray | None:
+def noise_at(grid: VoxelGrid, task: PatrolTask, zones: Sequence[Zone], departure: datetime,
+             late_s: float = 0.0) -> np.ndarray | None:
     """(nx, ny) noise weights of `plan`: of the noise-sensitive zones that hold at some time from
-    the departure to the end of the endurance; None if there is none."""
-    lands = departure + timedelta(seconds=task.endurance_s)
+    the departure to the end of the endurance of the latest; None if there is none."""
+    lands = departure + timedelta(seconds=task.endurance_s + late_s)
     spared = [replace(z, windows=()) for z in zones
               if z.kind is ZoneKind.NOISE_SENSITIVE and holds(z, departure, lands)]
     return noise_weights(grid, spared, departure) if spared else None
 
 
 def plan_at(grid: VoxelGrid, request: PlanRequest, zones: Sequence[Zone], departure: datetime,
-            **more) -> PlanOutcome:
+            late_s: float = 0.0, air: VoxelGrid | None = None, **more) -> PlanOutcome:
     """Plan a patrol for a departure: no-fly zones that hold at some time of the flight are closed,
     and noise-sensitive ones weigh what is heard in them.
 
@@ -80,20 +80,22 @@ def plan_at(grid: VoxelGrid, request: PlanRequest, zones: Sequence[Zone], depart
     The certificate says when else the plan may take off, at most a day from the departure: as
     long as no zone that it passes holds MARGIN_S before until MARGIN_S after the flight.
 
-    more : of `plan`
+    late_s : by which it may depart later
+    air, more : of `plan`
     """
     task, margin = request.task, timedelta(seconds=MARGIN_S)
     if "noise_weights" not in more:
-        more["noise_weights"] = noise_at(grid, task, zones, departure)
+        more["noise_weights"] = noise_at(grid, task, zones, departure, late_s)
     zones = [z for z in zones if z.kind is ZoneKind.NO_FLY]
     steps = min(task.endurance_s, LONGER * (task.track_points + 1) * task.time_step_s)
     top = float(grid.ground.max()) + task.max_altitude + grid.resolution
     outcome = None
     for seconds in (steps, task.endurance_s):
-        lands = departure + timedelta(seconds=seconds)
+        lands = departure + timedelta(seconds=seconds + late_s)
         closed = [(z, spans[0][0]) for z in zones
                   if (spans := holds(z, departure - margin, lands + margin))]
-        outcome = plan(grid, request, air=closed_twin(grid, closed, top), **more)
+        around = grid if air is None else air
+        outcome = plan(grid, request, air=closed_twin(around, closed, top) or air, **more)
         if outcome.plan is None:
             break
         met = [z for z in zones if z not in [c for c, _ in closed]

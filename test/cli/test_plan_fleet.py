@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from parallel_city_ros.city.voxels import voxelise
 from parallel_city_ros.cli.main import main
 from parallel_city_ros.flight.fleet import FleetMission
 from parallel_city_ros.patrol.certificate import noise_of
+from parallel_city_ros.patrol.departure import departure_window
 from parallel_city_ros.patrol.explain import explain
 from parallel_city_ros.patrol.plan import PatrolPlan
 
@@ -126,8 +128,16 @@ def test_a_plan_for_another_day_is_not_flown_today(tmp_path):
     assert done.exit_code == 0 and "takes off from 2031-05-0" in done.stdout, done.stderr
     flown = fly(file, "--speed-factor", 20)
     assert flown.returncode == 1 and "certified for a take-off" in flown.stdout
+    fleet = ("--route", *ENDS, "--zones", zones)
     for more, words in (((), "belong together"), (("--departure", "noon"), "ISO 8601"),
                         (("--departure", "2031-05-05T10:00"), "time zone")):
-        done = run("plan", CITY, *route, *more, "-o", file)
-        assert done.exit_code == 2 and words in done.stderr
+        for command in (("plan", CITY, *route, *more, "-o", file),
+                        ("plan-fleet", CITY, *fleet, *more, "-o", tmp_path / "fleet")):
+            done = run(*command)
+            assert done.exit_code == 2 and words in done.stderr
+    done = run("plan-fleet", CITY, *fleet, "--departure", "2031-05-05T10:00Z", *QUICK,
+               "-o", tmp_path / "fleet")
+    assert done.exit_code == 0, done.stderr
+    window = departure_window(PatrolPlan.load(tmp_path / "fleet" / "drone_1.json").certificate)
+    assert window[0] < datetime(2031, 5, 5, 10, tzinfo=timezone.utc) < window[1]
     assert os.path.exists(file)

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -13,6 +14,7 @@ from parallel_city_ros.errors import ConfigError
 from parallel_city_ros.patrol.certificate import noise_of
 from parallel_city_ros.patrol.departure import departure_window, moment, why_not_at
 from parallel_city_ros.patrol.plan import PatrolPlan
+from parallel_city_ros.planning.fleet import FleetConfig, plan_fleet
 from parallel_city_ros.planning.made_cities import MadeCity, task_over
 from parallel_city_ros.planning.planner import PlanRequest, PlanStatus, heard
 from parallel_city_ros.planning.windows import MARGIN_S, holds, noise_at, plan_at
@@ -130,6 +132,25 @@ def test_noise_in_a_sensitive_zone_weighs_more_while_it_holds(grid, task):
         ahead = np.subtract(level.goal[:2], level.start[:2])
         beside.append(float(np.mean(ahead[0] * north - ahead[1] * east) / np.hypot(*ahead)))
     assert beside[0] < beside[1] - 10.0     # metres left of the straight flight, on average
+
+
+def test_a_fleet_keeps_out_whenever_each_of_its_drones_starts(grid, task):
+    """The zone closes after the departure, and before a drone that waits may have landed."""
+    late_s = 900.0
+    market = zone(TimeWindow(start=NOON + timedelta(seconds=late_s), end=NOON + HOUR))
+    alone = flown(grid, task, market, at=NOON - HOUR / 2).plan
+    assert passes(alone.path, market)
+    other = replace(task, start=(*np.add(task.start[:2], (30.0, 0.0)), task.start[2]),
+                    goal=(*np.add(task.goal[:2], (-30.0, 0.0)), task.goal[2]))
+    outcome = plan_fleet(
+        grid, PlanRequest(task=task, time_budget_s=600.0), [task, other],
+        FleetConfig(evaluation_budget=800, separation_m=10.0, max_delay_s=late_s),
+        how=partial(plan_at, zones=[market], departure=NOON, late_s=late_s))
+    assert len(outcome.fleet.plans) == 2 and outcome.fleet.separation.valid, outcome.message
+    for found in outcome.fleet.plans.values():
+        assert found.certificate.valid and not passes(found.path, market)
+        earliest, latest = departure_window(found.certificate)
+        assert earliest <= NOON and NOON + timedelta(seconds=late_s) <= latest
 
 
 @pytest.mark.parametrize("text, words", [("noon", "ISO 8601"), ("2026-05-01T10:00", "time zone"),

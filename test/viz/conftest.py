@@ -1,7 +1,5 @@
 """A small city with a tower, two sorties over it and a crane that appears between them."""
 
-from dataclasses import asdict
-
 import numpy as np
 import pytest
 import shapely
@@ -25,9 +23,9 @@ def make_sortie(number, grid, start, goal, bow):
     evaluator = Evaluator(grid, task)
     path = evaluator.straight()
     path[:, 1] += bow * np.sin(np.linspace(0, np.pi, len(path)))
-    scores = {k: float(v[0]) for k, v in asdict(evaluator(path[None])).items()}
     plan = PatrolPlan(
-        task=task, path=path, objectives=Objectives(**scores), planner_id="by_hand", seed=5,
+        task=task, path=path, objectives=Objectives.of(evaluator(path[None])),
+        planner_id="by_hand", seed=5,
         certificate=certify(grid, task, path), evaluations=1234, frame=grid.frame,
         resolution=grid.resolution, coverage_floor_km2=0.0, map_hash=grid.map_hash,
         map_update=grid.map_update, city_file="/maps/small.osm", attribution=grid.attribution)
