@@ -97,7 +97,7 @@ def _nearest(sample, nodes, newest, before, bounds, bucket):
     u, v = _bucket_of(sample, bounds, bucket)
     nearest, least = 0, np.inf
     for ring in range(BUCKETS):
-        if ((ring - 1) * bucket) ** 2 > least and ring > 1:
+        if ring > 1 and ((ring - 1) * bucket) ** 2 > least:
             break
         for i in range(max(u - ring, 0), min(u + ring, BUCKETS - 1) + 1):
             # whole columns at both ends of the ring, otherwise its two border cells
