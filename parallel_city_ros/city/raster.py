@@ -26,6 +26,9 @@ MOST_CELLS = 400_000_000
 KINDS = ("terrain", "building", "tree")
 UNITS = {"m": 1.0, "metre": 1.0, "meter": 1.0, "metres": 1.0, "meters": 1.0, "ft": 0.3048,
          "foot": 0.3048, "feet": 0.3048, "us survey foot": 1200 / 3937, "cm": 0.01}
+# What the first band of a picture says of itself. GDAL's names
+COLOURS = ("red", "green", "blue", "palette", "hue", "saturation", "lightness", "cyan", "magenta",
+           "yellow", "black", "Y", "Cb", "Cr")
 LATTICE = 32            # cells between places whose pixel is reckoned; between them bilinear
 MAX_PIXEL_ERROR = 0.02  # of a pixel, by which those places may err
 
@@ -50,8 +53,8 @@ def read_raster(path: str | Path, options: ReadOptions = UNTOLD,
     Raises
     ------
     CityFileError
-        If the file is missing, broken, empty, has no CRS or not the one that it names, or heights
-        that are none.
+        If the file is missing, broken, empty, a picture, has no CRS or not the one that it names,
+        or heights that are none.
     """
     path = require_file(path)
     band = _read(path)
@@ -118,6 +121,7 @@ def _read(path: Path) -> _Band:
                 if file.width * file.height > MOST_CELLS:
                     raise CityFileError(f"{path}: {file.width} x {file.height} pixels are more "
                                         f"than {MOST_CELLS:,}; cut it to the city")
+                _require_heights(path, file)
                 band = file.read(1, masked=True)
                 values = np.where(np.ma.getmaskarray(band), np.nan, band.data.astype(float))
                 values = values * file.scales[0] + file.offsets[0]
@@ -130,6 +134,17 @@ def _read(path: Path) -> _Band:
     except (RasterioError, OSError, ValueError) as error:
         raise CityFileError(f"{path}: cannot be read as GeoTIFF ({error}); the file is cut off or "
                             "of another kind, export it again") from error
+
+
+def _require_heights(path, file) -> None:
+    """Refuse pictures, whose bands look like heights of 0 to 255 m, and complex numbers."""
+    colour, dtypes = file.colorinterp[0].name, file.dtypes
+    if colour in COLOURS or dtypes.count("uint8") > 1:
+        raise CityFileError(f"{path}: is a picture, not heights (the first of {file.count} bands "
+                            f"is {colour}, {dtypes[0]}); give the DSM or DTM")
+    if "complex" in dtypes[0]:
+        raise CityFileError(f"{path}: holds complex numbers ({dtypes[0]}), not heights; give the "
+                            "DSM or DTM, or export it again as float32")
 
 
 def _kind(path, values, options, notes) -> str:

@@ -122,6 +122,33 @@ def test_what_cannot_be_read_says_why(tmp_path):
         read_raster(tmp_path / "absent.tif")
 
 
+@pytest.mark.parametrize("bands, more", [
+    (3, {"photometric": "RGB"}), (4, {"photometric": "RGB", "alpha": "yes"}),
+    (2, {"photometric": "MINISBLACK"}),
+    (3, {"photometric": "YCBCR", "compress": "JPEG", "interleave": "pixel"})])
+@pytest.mark.parametrize("kind", ["", "terrain"])
+def test_a_picture_is_no_terrain(tmp_path, bands, more, kind):
+    path = write(tmp_path / "ortho.tif", np.stack([HILL.astype(np.uint8)] * bands), **more)
+    with pytest.raises(CityFileError, match="ortho.tif: is a picture.*give the DSM or DTM"):
+        read_raster(path, ReadOptions(kind=kind))
+
+
+def test_a_palette_is_a_picture_and_whole_metres_are_none(tmp_path):
+    path = write(tmp_path / "a.tif", HILL.astype(np.uint8))
+    assert read_raster(path).terrain is not None
+    with rasterio.open(path, "r+") as file:
+        file.write_colormap(1, {n: (n, n, n, 255) for n in range(256)})
+    with pytest.raises(CityFileError, match="is a picture.*palette"):
+        read_raster(path)
+
+
+def test_complex_numbers_are_no_heights(tmp_path, recwarn):
+    path = write(tmp_path / "radar.tif", HILL.astype(np.complex64))
+    with pytest.raises(CityFileError, match="radar.tif: holds complex numbers"):
+        read_raster(path)
+    assert not recwarn.list
+
+
 @pytest.mark.parametrize("kind", ["building", "terrain"])
 def test_degrees_are_no_plane(tmp_path, kind):
     """Over 9 km at 60° N a plane through the corners is off by tens of metres."""
