@@ -15,6 +15,7 @@ import click
 import numpy as np
 
 from parallel_city_ros.cli import options
+from parallel_city_ros.cli.fly import SPEED_FACTORS
 from parallel_city_ros.flight.fleet import SIMULATED, FleetMission, Separation, crossings
 
 LOOK_S = 0.1            # wall, between two looks at where the drones are
@@ -84,6 +85,9 @@ def fly_fleet(mission_file, speed_factor, log_name, as_json) -> None:
     from parallel_city_ros.patrol.plan import PatrolPlan
 
     mission = FleetMission.load(mission_file)
+    connections = {d.connection for d in mission.drones}
+    # Of the slowest kind, as their starts are a time apart.
+    speed_factor = speed_factor or min(SPEED_FACTORS.get(c, 1.0) for c in connections)
     plans = {d.name: PatrolPlan.load(d.plan_file) for d in mission.drones}
     for words in crossings(plans, mission.separation_m):
         options.note(words)
@@ -103,7 +107,7 @@ def fly_fleet(mission_file, speed_factor, log_name, as_json) -> None:
 
     before = signal.signal(signal.SIGINT, interrupted)
     # Simulated drones that are quicker start earlier, as they are where they are earlier.
-    pace = speed_factor if all(d.connection in SIMULATED for d in mission.drones) else 1.0
+    pace = speed_factor if connections <= set(SIMULATED) else 1.0
     closest = _watch(children, mission, asked, pace)
     signal.signal(signal.SIGINT, before)
     results = {child.name: child.result() for child in children}

@@ -17,6 +17,9 @@ from parallel_city_ros.cli import options
 from parallel_city_ros.flight.config import FlightConfig
 from parallel_city_ros.settings import build
 
+SPEED_FACTORS = {"sim": 10.0}
+PX4_STARTS_S = 30.0
+FLAT_M = 4.0        # by which a hill may differ from PX4's flat ground
 STANDS_M = 0.2      # over the ground of Gazebo's world
 AIRBORNE = ("taking_off", "on_patrol", "paused")    # and not on the way home
 
@@ -33,8 +36,9 @@ AIRBORNE = ("taking_off", "on_patrol", "paused")    # and not on the way home
 @click.option("--city", "files", type=click.Path(), multiple=True,
               help="City file to certify the plan on again; again for others that complete it.  "
                    "[default: the plan's own]")
-@click.option("--speed-factor", type=click.FloatRange(0, 50, min_open=True), default=10.0,
-              show_default=True, help="Of the simulated drone: vehicle seconds per second.")
+@click.option("--speed-factor", type=click.FloatRange(0, 50, min_open=True),
+              help="Of the simulated drone: vehicle seconds per second.  [default: 10; of PX4 "
+                   "SITL 1, whose missions are sent within seconds of its own]")
 @click.option("--seed", type=click.IntRange(0), help="Of the simulated drone.  [default: the "
               "plan's]")
 @click.option("--resume", "earlier", metavar="LOG.jsonl", type=click.Path(), multiple=True,
@@ -67,6 +71,7 @@ def fly(plan_file, autopilot, px4_build, simulator, files, speed_factor, seed, e
         from parallel_city_ros.cli.fleet import fly_fleet
         fly_fleet(plan_file, speed_factor, log_name, as_json)
         return
+    speed_factor = speed_factor or SPEED_FACTORS.get(autopilot, 1.0)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     options.require_folders(output)
     plan, grid = _load(plan_file, files, *options.take_reading(settings))
@@ -76,6 +81,8 @@ def fly(plan_file, autopilot, px4_build, simulator, files, speed_factor, seed, e
     values = options.given(settings)
     if autopilot not in ("sim", "px4"):
         values["address"] = autopilot
+    if autopilot == "px4":
+        values.setdefault("connect_timeout_s", PX4_STARTS_S)
     config = build(FlightConfig, values)
     with ExitStack() as stack:
         log = None
@@ -87,8 +94,10 @@ def fly(plan_file, autopilot, px4_build, simulator, files, speed_factor, seed, e
                       frame=[plan.frame.latitude_deg, plan.frame.longitude_deg,
                              plan.frame.altitude_m],
                       path=plan.path.tolist(), autopilot=autopilot)
+        if autopilot == "px4" and simulator == "sih":
+            _tell_of_flat_ground(plan, grid, stands_at)
         drone = _start_autopilot(autopilot, plan, grid, stands_at, speed_factor, seed,
-                                 px4_build, simulator)
+                                 px4_build, simulator, config.guard.endurance_s)
         stack.enter_context(drone)
         if drone.address:
             from dataclasses import replace
@@ -146,7 +155,18 @@ class _NoProcess(nullcontext):
     address = ""
 
 
-def _start_autopilot(autopilot, plan, grid, stands_at, speed_factor, seed, px4_build, simulator):
+def _tell_of_flat_ground(plan, grid, stands_at):
+    home, goal = (float(grid.ground_at(place)) for place in (stands_at, plan.path[-1]))
+    lowest = float(plan.path[:, 2].min())
+    if abs(goal - home) > FLAT_M or lowest < home + FLAT_M:
+        options.note(f"PX4's own simulator has flat ground, at the height of home, {home:.0f} m; "
+                     f"the city has {goal:.0f} m under the goal and the route comes down to "
+                     f"{lowest:.0f} m: what looks like leaving the corridor brings it home. "
+                     "--simulator gazebo has the city's ground")
+
+
+def _start_autopilot(autopilot, plan, grid, stands_at, speed_factor, seed, px4_build, simulator,
+                     endurance_s):
     """A context manager with the address of what it starts; "" if nothing is to be started."""
     if autopilot not in ("sim", "px4"):
         return _NoProcess()
@@ -154,7 +174,8 @@ def _start_autopilot(autopilot, plan, grid, stands_at, speed_factor, seed, px4_b
     if autopilot == "px4":
         from parallel_city_ros.flight.px4 import Px4Sitl
         return Px4Sitl(home, build=px4_build, simulator=simulator, speed_factor=speed_factor,
-                        place=(*stands_at[:2], float(grid.ground_at(stands_at)) + STANDS_M))
+                       endurance_s=endurance_s or plan.task.drone.endurance_s,
+                       place=(*stands_at[:2], float(grid.ground_at(stands_at)) + STANDS_M))
     from parallel_city_ros.flight.checks import why_not_down
     from parallel_city_ros.flight.simulator.process import SimulatedAutopilot, patience
     # The twin is the truth, too. A plan of another city, and a drone that stands in a building,

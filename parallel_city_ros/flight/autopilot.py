@@ -160,9 +160,11 @@ class Autopilot:
                 # reached last, which after a skip or in a new mission may be flown to.
                 (lambda: direct.subscribe_message("MISSION_CURRENT"), self._on_current)):
             self._watches.append(asyncio.ensure_future(_follow(stream(), follow)))
-        for set_rate in (telemetry.set_rate_position, telemetry.set_rate_attitude_quaternion):
+        for set_rate, rate in ((telemetry.set_rate_position, rate_hz),
+                               (telemetry.set_rate_attitude_quaternion, rate_hz),
+                               (telemetry.set_rate_home, 1.0), (telemetry.set_rate_battery, 1.0)):
             try:
-                await set_rate(rate_hz)
+                await set_rate(rate)
             except MavsdkError as error:
                 logger.warning("telemetry rate not set: %s", error)
 
@@ -288,9 +290,12 @@ class Autopilot:
 
     # requests
 
-    def get_parameter(self, name: str, kind: type[int] | type[float]) -> int | float:
+    def get_parameter(self, name: str, kind: type[int] | type[float],
+                      timeout_s: float | None = None) -> int | float:
+        """PX4 does not answer for a parameter that it does not have."""
         read = "get_param_int" if kind is int else "get_param_float"
-        return self._call(lambda: getattr(self._param, read)(name), f"parameter {name}")
+        return self._call(lambda: getattr(self._param, read)(name), f"parameter {name}",
+                          timeout_s)
 
     def set_parameter(self, name: str, value: int | float,
                       timeout_s: float | None = None) -> int | float:

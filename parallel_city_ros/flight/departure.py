@@ -8,7 +8,7 @@ import time
 from dataclasses import replace
 from datetime import datetime, timezone
 
-from parallel_city_ros.errors import AutopilotError, RefusedError
+from parallel_city_ros.errors import AutopilotError, LinkError, RefusedError
 from parallel_city_ros.flight import checks
 from parallel_city_ros.flight.handling import Handling
 from parallel_city_ros.flight.mission import (
@@ -33,6 +33,9 @@ from parallel_city_ros.patrol.plan import PatrolPlan
 logger = logging.getLogger(__name__)
 
 SPARE_M = 1.0           # of the fence, for a home that is set beside the place checked
+SIM_BAT_DRAIN_MOST = 86400.0    # s, PX4's limit
+SLOW_LANDING_MOST_M = 122.0     # PX4's limit
+UNKNOWN_PARAMETER_S = 1.0       # wall, in which PX4 tells a parameter that it has
 
 
 class Refused(Exception):
@@ -74,20 +77,33 @@ class Departure(Handling):
                                 config)
         parameters["GF_MAX_HOR_DIST"] = SPARE_M + max(
             p["GF_MAX_HOR_DIST"] for p in (parameters, old))
+        parameters |= self._slow_landing() | self._simulated_battery()
         for name, value in parameters.items():
             self._check_cancelled()
             self._before[name] = self._autopilot.set_parameter(name, value)
             self._on_board[name] = value
         self._autopilot.clear_rally_points()    # PX4 would return to one that is nearer than home
         self._route = Route(self._plan, self._mission(self._plan), home)
-        began = self._autopilot.snapshot.vehicle_time_s
-        self._autopilot.upload_mission(self._route.items, config.upload_timeout_s)
-        self._transfer_s = self._autopilot.snapshot.vehicle_time_s - began
+        self._upload()
         if self._autopilot.snapshot.mission_current > 0:    # of an earlier flight
             self._insist("first mission item", lambda: self._autopilot.set_current(0),
                          lambda t: t.mission_current == 0)
         self._happened(FlightEvent.PREPARED)
         return False
+
+    def _upload(self) -> None:
+        """Twice, if need be: PX4 breaks off after 5 s of silence by its own clock."""
+        for last in (False, True):
+            began = self._autopilot.snapshot.vehicle_time_s
+            try:
+                self._autopilot.upload_mission(self._route.items, self._config.upload_timeout_s)
+            except LinkError as error:
+                if last:
+                    raise
+                logger.warning("%s; sent again", error)
+            else:
+                self._transfer_s = self._autopilot.snapshot.vehicle_time_s - began
+                return
 
     def _find(self, t: Telemetry) -> None:
         """Take over a drone that flies this plan, as its mission on board shows.
@@ -111,6 +127,27 @@ class Departure(Handling):
         self._remark = "found in flight and taken over; its parameters are not given back"
         logger.warning("the drone flies this plan already: taken over in %s mode", t.flight_mode)
         self._happened(FlightEvent.FOUND)
+
+    def _slow_landing(self) -> dict[str, float]:
+        """Without a rangefinder PX4 takes the height above home for that above the ground: at a
+        goal above home it would touch down as fast as it descends."""
+        rise = checks.ground_at(self._grid, self._plan.path[-1]) - self._home[2]
+        if rise <= 0:
+            return {}
+        return {name: min(self._autopilot.get_parameter(name, float) + math.ceil(rise),
+                          SLOW_LANDING_MOST_M) for name in ("MPC_LAND_ALT1", "MPC_LAND_ALT2")}
+
+    def _simulated_battery(self) -> dict[str, float]:
+        """PX4's own simulation empties its battery in a minute of whatever flight, from which the
+        guard would rightly come home: in one of endurance_s instead. No board has the parameter.
+        """
+        try:
+            drain = self._autopilot.get_parameter("SIM_BAT_DRAIN", float, UNKNOWN_PARAMETER_S)
+        except AutopilotError:
+            return {}
+        endurance = min(self._config.guard.endurance_s or self._plan.task.drone.endurance_s,
+                        SIM_BAT_DRAIN_MOST)
+        return {"SIM_BAT_DRAIN": endurance} if drain < endurance else {}
 
     @staticmethod
     def _refuse(reason: str) -> None:
@@ -155,6 +192,7 @@ class Departure(Handling):
     def _settle_home(self, armed_wall_s: float) -> None:
         """Home as the autopilot set it when it armed: what was checked must hold from there."""
         config = self._config
+        patience = 2 * config.mode_timeout_s    # PX4 tells it every other second, unless asked
 
         def shift(t):
             level = self._place(*t.home[:2]) - self._home
@@ -166,7 +204,7 @@ class Departure(Handling):
         def complaint():
             t = self._autopilot.snapshot
             if not told(t):
-                return (f"it has not told its home within {config.mode_timeout_s:g} s of arming; "
+                return (f"it has not told its home within {patience:g} s of arming; "
                         "not started, look at the link")
             away, up = shift(t)
             return (f"armed, it set home {away:.1f} m away from and {up:+.1f} m above the place "
@@ -174,7 +212,7 @@ class Departure(Handling):
                     "disarmed, wait for a steady position and try again")
 
         self._wait(lambda t: told(t) and max(map(abs, shift(t))) <= config.max_home_shift,
-                   config.mode_timeout_s, complaint)
+                   patience, complaint)
         self._home = self._place(*self._autopilot.snapshot.home[:2])
         self._route = replace(self._route, home=self._home)
         refusal = checks.why_not_from_home(self._plan, self._grid, self._home, config)

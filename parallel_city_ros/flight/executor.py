@@ -75,7 +75,7 @@ class PatrolFlight(Departure, Rerouting):
         self._explain, self._on_route = explain, on_route
         self._requests: dict[str, tuple[Future, PatrolPlan | None]] = {}
         self._blocked = ""                      # what stands on the rest of the route
-        self._battery_before = math.nan         # percent
+        self._battery_before = self._battery_left = math.nan    # percent, of the latter in flight
 
     # requests from other threads, served within POLL_S
 
@@ -170,6 +170,8 @@ class PatrolFlight(Departure, Rerouting):
             if telemetry.link_age_s > config.link_wait_s:
                 raise LinkError(f"the link has been lost for {config.link_wait_s:g} s; the "
                                 f"autopilot is set to {config.link_loss_action} by itself")
+            if telemetry.armed:     # PX4's simulation fills its battery when it disarms
+                self._battery_left = telemetry.battery_percent
             if telemetry.link_age_s < config.link_timeout_s:
                 self._follow(telemetry)
             if self._state in AIRBORNE:
@@ -216,6 +218,8 @@ class PatrolFlight(Departure, Rerouting):
             self._turned_back_at = t.vehicle_time_s
             self._happened(FlightEvent.LANDING)
         elif what is not Reaction.NOTHING:
+            if what is Reaction.GOES_ON:    # somebody else resumed it
+                self._climb_first(t)
             self._happened(what.value)
 
     def _watch(self, t: Telemetry) -> None:
@@ -326,7 +330,7 @@ class PatrolFlight(Departure, Rerouting):
         message = self._reason or "the patrol was flown to its end"
         if self._remark and self._remark not in message:
             message += f"; {self._remark}"
-        used = self._battery_before - self._autopilot.snapshot.battery_percent
+        used = self._battery_before - self._battery_left
         return FlightOutcome(
             status=self._status, message=message,
             flown=flown, distance_m=self._length,

@@ -70,9 +70,11 @@ class OffboardStream:
         """(3,) m/s over ground; yaw ENU, radians."""
         self._order(velocity=[float(v) for v in enu], yaw=float(yaw))
 
-    def position(self, latitude_deg: float, longitude_deg: float, above_home: float,
+    def position(self, latitude_deg: float, longitude_deg: float, altitude_m: float,
                  yaw: float) -> None:
-        self._order(place=[latitude_deg, longitude_deg, above_home], yaw=float(yaw))
+        """Altitude above mean sea level, as the drone reckons it: PX4 1.16 takes a setpoint above
+        home for another height where home is not where its estimator began."""
+        self._order(place=[latitude_deg, longitude_deg, altitude_m], yaw=float(yaw))
 
     def engage(self) -> None:
         """Ask for offboard mode; refused until setpoints have come."""
@@ -170,10 +172,10 @@ def _setpoint(mavlink, order: dict, system_id: int):
         return mavlink.MAVLink_set_position_target_local_ned_message(
             0, system_id, 1, mavlink.MAV_FRAME_LOCAL_NED, 0b111 | force_ignored | rate_ignored,
             0, 0, 0, north, east, -up, 0, 0, 0, heading, 0)
-    lat, lon, height = order["place"]
+    lat, lon, altitude = order["place"]
     return mavlink.MAVLink_set_position_target_global_int_message(
-        0, system_id, 1, mavlink.MAV_FRAME_GLOBAL_RELATIVE_ALT_INT,
-        0b111 << 3 | force_ignored | rate_ignored, round(lat * 1e7), round(lon * 1e7), height,
+        0, system_id, 1, mavlink.MAV_FRAME_GLOBAL_INT,
+        0b111 << 3 | force_ignored | rate_ignored, round(lat * 1e7), round(lon * 1e7), altitude,
         0, 0, 0, 0, 0, 0, heading, 0)
 
 

@@ -50,17 +50,20 @@ class Px4Sitl:
     simulator : sih, PX4's own, or gazebo, whose running world it takes
     place : (3,) metres of that world where it stands
     instance : system id − 1, and added to its ports
+    endurance_s : in which its battery empties, which by default takes a minute
     """
 
     def __init__(self, home, *, build: str = "", simulator: str = "sih", instance: int = 0,
-                 speed_factor: float = 1.0, place=(0.0, 0.0, 0.0)):
+                 speed_factor: float = 1.0, place=(0.0, 0.0, 0.0),
+                 endurance_s: float = 1200.0):
         self._program, self._root = find_px4(build)
         self.instance = instance
         self.environment = {
             "PX4_SIM_MODEL": MODELS[simulator], "PX4_SIMULATOR": {
                 "sih": "sihsim", "gazebo": "gz"}[simulator],
             "PX4_HOME_LAT": repr(float(home[0])), "PX4_HOME_LON": repr(float(home[1])),
-            "PX4_HOME_ALT": repr(float(home[2])), "PX4_SIM_SPEED_FACTOR": f"{speed_factor:g}"}
+            "PX4_HOME_ALT": repr(float(home[2])), "PX4_SIM_SPEED_FACTOR": f"{speed_factor:g}",
+            "PX4_PARAM_SIM_BAT_DRAIN": f"{endurance_s:g}", "PX4_PARAM_SIM_BAT_MIN_PCT": "0"}
         if speed_factor > 1:
             self.environment |= {f"PX4_PARAM_{name}": f"{min(s * speed_factor, MOST_PATIENCE):g}"
                                  for name, s in PATIENCE.items()}
@@ -87,8 +90,10 @@ class Px4Sitl:
             command = ["sh", "-c", '. "$0" && exec "$@"', str(settings), *command]
         self._log = open(Path(self._folder.name) / "px4.log", "w+", encoding="utf-8",
                          errors="replace")
+        # An airframe that a shell of before has chosen would come before the model.
+        inherited = {k: v for k, v in os.environ.items() if k != "PX4_SYS_AUTOSTART"}
         self._process = subprocess.Popen(
-            command, cwd=self._folder.name, env=os.environ | self.environment,
+            command, cwd=self._folder.name, env=inherited | self.environment,
             stdin=subprocess.DEVNULL, stdout=self._log, stderr=subprocess.STDOUT,
             start_new_session=True)
         time.sleep(0.3)

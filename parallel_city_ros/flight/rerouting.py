@@ -20,6 +20,8 @@ from parallel_city_ros.patrol.plan import PatrolPlan
 
 logger = logging.getLogger(__name__)
 
+CLIMBS_FIRST_M = 0.5    # below the next waypoint; PX4 does from NAV_MC_ALT_RAD on, 0.8 by default
+
 
 class Rerouting(Homecoming):
     """Changes of the route. See PatrolFlight, whose part this is."""
@@ -81,7 +83,28 @@ class Rerouting(Homecoming):
         else:
             self._happened(event)
 
+    def _climb_first(self, t: Telemetry) -> str:
+        """PX4 goes on from a hold straight up to the height of the next waypoint, and from there
+        straight to it: the route from here. Why it must not, or ""."""
+        route, path = self._route, self._plan.path
+        k, here = route.waypoint(t.mission_current), self._position(t)
+        if k == len(path) or path[k, 2] - here[2] <= CLIMBS_FIRST_M:
+            return ""
+        stops = braking(here, t.velocity, STOPPING_S)
+        fan = np.repeat(stops, 2, axis=0)
+        fan[1::2, 2] = path[k, 2]
+        reason = checks.why_not_straight(self._plan, self._grid, fan, path[k])
+        if not reason:
+            self._route = route.entered_at(k, fan, path[:k])
+            self._on_route(self._plan, self._route.corridor)
+        return reason
+
     def _resume(self, t: Telemetry) -> None:
+        reason = self._climb_first(t)
+        if reason:
+            logger.warning("not resumed: it would climb where it is to the height of the next "
+                           "waypoint, which is not clear: %s; return or land it", reason)
+            return
         k = self._route.waypoint(t.mission_current)
         if self._config.photos != "off" and 0 < k < len(self._plan.path):
             # PX4 would fly back to the waypoint before this one, not to lose a photo; but not

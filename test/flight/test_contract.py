@@ -27,6 +27,8 @@ from parallel_city_ros.flight.state import FlightState
 HOME = (30.0, 50.0)
 FACTOR = 8.0
 WAIT_S = 90.0       # wall
+# PX4's simulation has it so: empty after a minute in the air, unless the executor sees to it.
+PX4S_BATTERY = "--param=SIM_BAT_DRAIN=60"
 CONFIG = FlightConfig(progress_period_s=0.02, max_home_shift=5.0)
 
 
@@ -42,7 +44,7 @@ def autopilot(request, grid):
             drone = Px4Sitl((lat, lon, 17.0), speed_factor=FACTOR, instance=3)
         else:
             drone = SimulatedAutopilot((lat, lon, 17.0), speed_factor=FACTOR, seed=3,
-                                       options=(*PATIENT, *BRISK))
+                                       options=(*PATIENT, *BRISK, PX4S_BATTERY))
         stack.enter_context(drone)
         connection = stack.enter_context(Autopilot())
         connection.connect(drone.address, 30.0)
@@ -208,6 +210,29 @@ def test_a_waypoint_is_skipped_and_a_pause_with_a_camera_does_not_turn_back(
     assert back.min() > -5.0, back.min()
     waypoints = [p.waypoint for p in seen if p.state is FlightState.ON_PATROL]
     assert waypoints == sorted(waypoints) and waypoints[-1] == len(path) - 1
+
+
+def test_paused_while_it_climbs_it_goes_on_up_first_and_that_is_foreseen(autopilot, grid):
+    path = make_plan(grid, bow=0.0).path
+    path[5:-1, 2] += 14.0
+    steep = make_plan(grid, path=path)
+    held = []
+
+    def act(flight, progress):
+        if progress.state is FlightState.ON_PATROL and not held \
+                and path[4, 2] + 2.0 < progress.position[2] < path[5, 2] - 4.0:
+            held.append(None)
+            flight.pause()
+        elif progress.state is FlightState.PAUSED and len(held) == 1:
+            held.append(progress.position)
+            flight.resume()
+
+    outcome, _ = fly(steep, grid, autopilot, act)
+    assert outcome.status is FlightStatus.COMPLETED, outcome.message
+    track = outcome.flown[:, 1:]
+    after = track[np.argmin(np.linalg.norm(track - held[1], axis=1)):]
+    there = after[np.argmax(after[:, 2] > path[5, 2] - 1.0)]
+    assert np.linalg.norm(there[:2] - path[5, :2]) > 8.0, "straight on it would be over it"
 
 
 def test_the_rest_of_a_plan_is_replaced_without_stopping(autopilot, grid, plan):

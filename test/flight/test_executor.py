@@ -1,5 +1,6 @@
 """Whole flights: real MAVSDK, real MAVLink, a simulated PX4 in its own process."""
 
+import json
 import os
 import pickle
 import signal
@@ -14,6 +15,8 @@ import pytest
 from conftest import BRISK, PATIENT, crane, make_plan
 from test_simulator import wait_until
 
+from parallel_city_ros.city.terrain import Ground
+from parallel_city_ros.city.voxels import VoxelGrid
 from parallel_city_ros.errors import LinkError, RefusedError
 from parallel_city_ros.flight.autopilot import Autopilot
 from parallel_city_ros.flight.config import FlightConfig
@@ -22,6 +25,7 @@ from parallel_city_ros.flight.mission import patrol_mission
 from parallel_city_ros.flight.outcome import FlightStatus, patrol_distance
 from parallel_city_ros.flight.simulator.process import SimulatedAutopilot
 from parallel_city_ros.flight.state import FlightState
+from parallel_city_ros.geo import LocalFrame
 
 GOAL_SLACK, TUBE = 3.0, 2.0
 # An executor in a process of its own, which may be killed: plan and grid, address.
@@ -107,7 +111,7 @@ def test_patrols_are_flown_there_and_back_as_planned(grid, plan, drone):
             seen = []
 
             def on_progress(progress, seen=seen):
-                if progress.state is FlightState.ARMING:
+                if progress.state is FlightState.ARMING and seen[-1].state is not progress.state:
                     armed_in.append(autopilot.snapshot.flight_mode)
                 if progress.state is FlightState.LANDING and seen[-1].state is not progress.state:
                     fences.append(autopilot.get_parameter("GF_MAX_HOR_DIST", float))
@@ -121,7 +125,7 @@ def test_patrols_are_flown_there_and_back_as_planned(grid, plan, drone):
                 assert np.hypot(*(old_home[:2] - (30.0, 50.0))) < 1.0, "else nothing is tested"
                 first_end = outcome.flown[-1]
         # After the first PX4 was in mission mode again, in which it takes off as soon as it arms.
-        assert set(armed_in) == {"HOLD"}
+        assert armed_in == ["HOLD", "HOLD"]
         here = seen[0].position
         assert np.linalg.norm(here[:2] - first_end[1:3]) < 1.0 and here[2] == 5.0
         new_home = grid.frame.to_enu(*autopilot.snapshot.home[:2])
@@ -279,7 +283,9 @@ def test_a_plan_that_cannot_be_replaced_is_flown_on(grid, plan, fly, options, fa
             asked.append("fast")
             simulator.inject("speed 20")
 
-    outcome, _ = fly(*options, act=act, link_timeout_s=15.0, mode_timeout_s=2.0)
+    # However far it flies while a loaded machine sends the mission.
+    outcome, _ = fly(*options, act=act, link_timeout_s=15.0, mode_timeout_s=2.0,
+                     max_join_distance=400.0)
     assert words in asked[0].result(1.0)
     assert outcome.status is FlightStatus.COMPLETED, outcome.message
     assert ended_at(outcome, plan.path[-1, :2])
@@ -519,6 +525,38 @@ def test_a_plan_without_a_valid_certificate_is_refused(grid, plan):
     for bad in (bare, broken):
         outcome = PatrolFlight(bad, grid, Autopilot(), FlightConfig()).run()
         assert outcome.status is FlightStatus.REFUSED and "certificate" in outcome.message
+
+
+def test_on_a_hill_it_lands_slowly():
+    """PX4 without a rangefinder knows its height above home only."""
+    heights = np.tile(5.0 + 25.0 * np.clip(np.arange(13) - 4, 0, 6)[:, None] / 6, (1, 13))
+    hill = VoxelGrid.from_dense(np.zeros((150, 150, 1), bool), np.array([0.0, 0.0, 0.0]), 2.0,
+                                LocalFrame(60.17, 24.94, 0.0),
+                                terrain=Ground(heights, (0.0, 0.0), 25.0))
+    over = make_plan(hill, bow=0.0, start=(40.0, 40.0, 70.0), goal=(260.0, 180.0, 70.0))
+    rise = float(hill.ground_at(over.path[-1])) - 5.0
+    assert rise == pytest.approx(25.0, abs=0.5)
+    slow = []
+
+    def on_progress(progress):
+        if progress.state is FlightState.LANDING and not slow:
+            slow.extend(autopilot.get_parameter(name, float)
+                        for name in ("MPC_LAND_ALT1", "MPC_LAND_ALT2"))
+
+    lat, lon, _ = hill.frame.to_wgs84((30.0, 50.0, 0.0))
+    with SimulatedAutopilot(
+            (lat, lon, 17.0), speed_factor=20.0, ground=hill.terrain, stands_at=(30.0, 50.0, 5.0),
+            options=PATIENT) as simulator, Autopilot() as autopilot:
+        autopilot.connect(simulator.address, 15.0)
+        outcome = PatrolFlight(over, hill, autopilot, FlightConfig()).run(on_progress)
+        assert outcome.status is FlightStatus.COMPLETED, outcome.message
+        assert slow == [pytest.approx(10 + rise, abs=1.01), pytest.approx(5 + rise, abs=1.01)]
+        assert autopilot.get_parameter("MPC_LAND_ALT1", float) == 10.0, "given back"
+        track = np.array(json.loads(simulator.inject("track"))[0])
+    down = track[track[:, 3] < track[-1, 3] + 3.0]
+    down = down[np.diff(down[:, 3], prepend=np.inf) < -1e-4]
+    speed = -np.diff(down[:, 3]) / np.diff(down[:, 0])
+    assert len(speed) > 3 and speed.max() < 1.0
 
 
 def test_rally_points_of_somebody_else_are_cleared(grid, standing):

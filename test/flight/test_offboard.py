@@ -84,7 +84,7 @@ def test_it_flies_to_a_place_and_stops_with_its_block():
         lat, lon, _ = LocalFrame(*HOME).to_wgs84((6.0, -4.0, 0.0)).tolist()
 
         def there(stream):
-            stream.position(lat, lon, 15.0, math.pi / 2)
+            stream.position(lat, lon, HOME[2] + 15.0, math.pi / 2)
             stream.engage()
             return math.dist(truth()["position"], (6.0, -4.0, 15.0)) < 1.5
         with OffboardStream(port) as stream:

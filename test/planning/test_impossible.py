@@ -27,7 +27,8 @@ def task(grid):
 
 
 def outcome_of(grid, task, **request):
-    return plan(grid, PlanRequest(**{"task": task, "evaluation_budget": 1200} | request))
+    return plan(grid, PlanRequest(**{"task": task, "evaluation_budget": 1200,
+                                     "time_budget_s": 600.0} | request))
 
 
 def refused(grid, task, *words):

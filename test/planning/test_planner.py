@@ -26,7 +26,8 @@ def task():
 
 @pytest.fixture(scope="module")
 def outcome(helsinki, task):
-    return plan(helsinki, PlanRequest(task=task, seed=4, evaluation_budget=1500))
+    return plan(helsinki, PlanRequest(task=task, seed=4, evaluation_budget=1500,
+                                      time_budget_s=600.0))
 
 
 def test_plan_is_certified_and_beats_the_straight_flight(helsinki, task, outcome):
@@ -41,7 +42,8 @@ def test_plan_is_certified_and_beats_the_straight_flight(helsinki, task, outcome
 
 
 def test_same_seed_same_plan(helsinki, task, outcome):
-    again = plan(helsinki, PlanRequest(task=task, seed=4, evaluation_budget=1500))
+    again = plan(helsinki, PlanRequest(task=task, seed=4, evaluation_budget=1500,
+                                       time_budget_s=600.0))
     assert np.array_equal(outcome.plan.path, again.plan.path)
 
 

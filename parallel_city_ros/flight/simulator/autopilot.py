@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum, IntEnum
 
 from parallel_city_ros.flight.simulator import guidance
-from parallel_city_ros.flight.simulator.parameters import DEFAULTS
+from parallel_city_ros.flight.simulator.parameters import DEFAULTS, SIM_BAT_DRAIN_MOST
 from parallel_city_ros.flight.simulator.vehicle import Vehicle
 from parallel_city_ros.geo import LocalFrame
 
@@ -23,7 +23,6 @@ BLIND_DRIFT = 0.8       # m/s, of a position that is only integrated
 OFFBOARD_FRESH_S = 0.5  # age of a setpoint with which offboard mode may begin
 BOOT_S = 5.0            # until the estimator is ready and it may be armed
 SPOOL_UP_S = 1.0        # from arming to the first thrust
-LAND_SLOW_BELOW = (10.0, 5.0)   # m: descent slows down from the first to the second height
 PREFLIGHT_BATTERY = 0.15
 TRACK_S = 0.1           # between two points of the true track
 TRACK_LENGTH = 72_000   # points of it that are kept
@@ -199,6 +198,7 @@ class SimulatedPx4:
         self._hold: list[float] = [0.0, 0.0, 0.0]
         self._leg = _Leg((0.0, 0.0, 0.0))
         self._descending = False        # return or landing has reached its place
+        self._climb_to: float | None = None     # m, before it goes on with its mission
         self._tripped: set[str] = set()  # failsafes that have acted in this flight
         self._yaw = vehicle.yaw
 
@@ -312,6 +312,7 @@ class SimulatedPx4:
         if index != self.current:
             self._left_at = -1
         self.current, self.mission_finished = index, False
+        self._climb_to = None
         self._start_leg()
         return True
 
@@ -401,6 +402,18 @@ class SimulatedPx4:
 
     def step(self, dt: float) -> None:
         """Advance vehicle time by dt seconds."""
+        before = self.vehicle.energy_wh
+        self._step(dt)
+        if self.params["SIM_BAT_DRAIN"] < SIM_BAT_DRAIN_MOST:
+            self._drain(before, dt)
+
+    def _drain(self, before: float, dt: float) -> None:
+        """As PX4's own simulation has it, whatever is flown."""
+        full, least = self.vehicle.model.battery_wh, self.params["SIM_BAT_MIN_PCT"] / 100
+        left = before - full * dt / self.params["SIM_BAT_DRAIN"] if self.armed else full
+        self.vehicle.energy_wh = max(left, least * full)
+
+    def _step(self, dt: float) -> None:
         self.time_s += dt
         if self.ready and not self.home_count:
             self._set_home()
@@ -518,7 +531,15 @@ class SimulatedPx4:
             self._tripped.discard("landed")
         if mode is Mode.MISSION and self.current == 0:
             self._cruise = self.params["MPC_XY_CRUISE"]
+        self._climb_to = self._height_to_go_on() if mode is Mode.MISSION else None
         self._start_leg()
+
+    def _height_to_go_on(self) -> float | None:
+        """To which it climbs where it is before it goes on: that of the next place, if higher."""
+        places = (self._target(i)[2] for i in self.mission[self.current:] if i.point is not None)
+        height = next(places, -math.inf)
+        low = height - self.position[2] > self.params["NAV_MC_ALT_RAD"]
+        return height if low and not self.landed else None
 
     def _guide(self, dt: float) -> list[float]:
         if self.mode is Mode.MISSION:
@@ -576,6 +597,11 @@ class SimulatedPx4:
 
     def _guide_mission(self, dt: float) -> list[float]:
         p = self.position
+        if self._climb_to is not None:
+            if self._climb_to - p[2] > self.params["NAV_MC_ALT_RAD"]:
+                return self._climb((*self._hold[:2], self._climb_to))
+            self._climb_to = None
+            self._start_leg()
         item = self.mission[self.current]
         while item.point is None:       # acts at once, or waits
             if item.command == DELAY and self._leg.waited_s < item.params[0]:
@@ -638,9 +664,9 @@ class SimulatedPx4:
 
     def _descend(self, spot) -> list[float]:
         p = self.position
-        high, low = LAND_SLOW_BELOW
+        high, low = self.params["MPC_LAND_ALT1"], self.params["MPC_LAND_ALT2"]
         fast, slow = self.params["MPC_Z_V_AUTO_DN"], self.params["MPC_LAND_SPEED"]
-        share = min(max((p[2] - low) / (high - low), 0.0), 1.0)
+        share = min(max((p[2] - self.home[2] - low) / max(high - low, 0.1), 0.0), 1.0)
         level = guidance.towards(p, (spot[0], spot[1], p[2]), 2.0)
         return [*level[:2], -(slow + share * (fast - slow))]
 

@@ -1,5 +1,7 @@
 """The parameters that the simulated autopilot knows: PX4's names, types and defaults."""
 
+SIM_BAT_DRAIN_MOST = 86400.0
+
 DEFAULTS: dict[str, int | float] = {    # an int is PX4's INT32, a float its FLOAT
     "MAV_SYS_ID": 1,
     "SYS_AUTOSTART": 10040,
@@ -24,7 +26,9 @@ DEFAULTS: dict[str, int | float] = {    # an int is PX4's INT32, a float its FLO
     "MIS_DIST_1WP": 10000.0,        # m, farthest first waypoint
     "MIS_TAKEOFF_ALT": 2.5,         # m, of the take-off mode
     "MIS_TKO_LAND_REQ": 0,
-    "MPC_LAND_SPEED": 0.7,          # m/s below 5 m
+    "MPC_LAND_ALT1": 10.0,          # m above home, below which it lands slower
+    "MPC_LAND_ALT2": 5.0,           # m above home, below which it lands at MPC_LAND_SPEED
+    "MPC_LAND_SPEED": 0.7,          # m/s
     "MPC_TKO_SPEED": 1.5,           # m/s
     "MPC_XY_CRUISE": 5.0,           # m/s
     "MPC_XY_VEL_MAX": 12.0,         # m/s
@@ -40,4 +44,8 @@ DEFAULTS: dict[str, int | float] = {    # an int is PX4's INT32, a float its FLO
     "RTL_LAND_DELAY": 0.0,          # s
     "RTL_RETURN_ALT": 60.0,         # m above home
     "RTL_TYPE": 0,
+    # PX4's own simulation empties its battery by time, in 60 s by default, and fills it when it
+    # disarms. At its most this one is emptied by what is flown.
+    "SIM_BAT_DRAIN": SIM_BAT_DRAIN_MOST,    # s
+    "SIM_BAT_MIN_PCT": 50.0,                # %, below which it does not empty by time
 }

@@ -105,7 +105,6 @@ class MavlinkServer:
             mavlink.MAV_MISSION_TYPE_MISSION, mavlink.MAV_MISSION_TYPE_FENCE,
             mavlink.MAV_MISSION_TYPE_RALLY)}
         self._uploads: dict[int, _Upload] = {}
-        self._home_told = 0     # home_count of the newest home that was sent
         self._streams = {
             mavlink.MAVLINK_MSG_ID_HEARTBEAT: _Stream(self._heartbeat, 1.0),
             mavlink.MAVLINK_MSG_ID_SYS_STATUS: _Stream(self._sys_status, 1.0),
@@ -169,7 +168,6 @@ class MavlinkServer:
         self._booting_until = time.monotonic() + REBOOT_S / self._speed_factor
         self.autopilot.reboot()
         self._uploads.clear()
-        self._home_told = 0
         for stream in self._streams.values():
             stream.due_s = 0.0
 
@@ -195,8 +193,6 @@ class MavlinkServer:
                     message = self._frozen_at.setdefault(message.get_type(), message)
                 if message is not None:
                     self._link.send(message)
-        if self._home_told != self.autopilot.home_count:
-            self._link.send(self._home_position())
         while self.autopilot.texts:
             severity, text = self.autopilot.texts.popleft()
             self._link.statustext_send(int(severity), text.encode()[:50])
@@ -329,8 +325,7 @@ class MavlinkServer:
 
     def _home_position(self):
         """None until there is one."""
-        self._home_told = self.autopilot.home_count
-        if not self._home_told:
+        if not self.autopilot.home_count:
             return None
         lat, lon, alt = self._lat_lon_alt(self.autopilot.home)
         east, north, up = self.autopilot.home
@@ -403,9 +398,11 @@ class MavlinkServer:
                                          part(m.vx, m.vy, m.vz, 0b111000))
 
     def _on_global_setpoint(self, m) -> None:
-        """A place, its height above home."""
-        east, north, up = self._point(m.lat_int * 1e-7, m.lon_int * 1e-7, m.alt, relative=True)
-        self.autopilot.offboard_setpoint((east, north, up + self.autopilot.home[2]),
+        """A place, its height above home or above mean sea level."""
+        relative = m.coordinate_frame in _RELATIVE
+        east, north, up = self._point(m.lat_int * 1e-7, m.lon_int * 1e-7, m.alt,
+                                      relative=relative)
+        self.autopilot.offboard_setpoint((east, north, up + self.autopilot.home[2] * relative),
                                          (math.nan,) * 3)
 
     def _on_ping(self, message) -> None:
