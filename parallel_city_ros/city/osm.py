@@ -69,15 +69,17 @@ CIRCLE_SIDES = 16
 
 _UNITS = {"": 1.0, "m": 1.0, "meter": 1.0, "meters": 1.0, "metre": 1.0, "metres": 1.0, "м": 1.0,
           "cm": 0.01, "km": 1000.0, "ft": 0.3048, "feet": 0.3048, "foot": 0.3048, "'": 0.3048}
-_NUMBER = r"(\d+(?:[.,]\d+)?)"
+# A comma before exactly three digits parts thousands: read as decimal it would make a tower a step.
+_THOUSANDS = r"[1-9]\d{0,2}(?:,\d{3})+"
+_NUMBER = rf"({_THOUSANDS}(?:\.\d+)?|\d+(?:[.,]\d+)?)"
 _LENGTH = re.compile(rf"{_NUMBER}\s*({'|'.join(sorted(filter(None, _UNITS), reverse=True))})?")
-_FEET_INCHES = re.compile(rf"(\d+)\s*(?:'|ft|feet|foot)\s*{_NUMBER}\s*(?:\"|''|in|inch|inches)")
+_FEET_INCHES = re.compile(rf"({_THOUSANDS}|\d+)\s*(?:'|ft|feet|foot)\s*{_NUMBER}\s*(?:\"|''|in|inch|inches)")
 _ABOUT = re.compile(r"^\s*(?:~|≈|<|ca\.?|c\.|circa|about|approx\.?)\s*", re.IGNORECASE)
 _RANGE = re.compile(r"(?<=[\d\w'\"])\s*(?:-|–|—|\bto\b)\s*(?=\d)")
 
 
 def parse_length_m(text: str | None) -> float | None:
-    """'12', '12.5 m', '40 ft' or 7'6" in metres; None for anything else or absurd.
+    """'12', '12.5 m', '12,5', '1,250 ft' or 7'6" in metres; None for anything else or absurd.
 
     Of a list ('10;12') or a range ('10-12') the largest.
     """
@@ -102,7 +104,7 @@ def _largest(text, parse: Callable[[str, str], float | None], most: float) -> fl
 def _length(text: str, last: str) -> float | None:
     """last : the other end of a range, which may bear the unit of both"""
     if match := _FEET_INCHES.fullmatch(text):
-        return (int(match[1]) + _decimal(match[2]) / 12) * 0.3048
+        return (_decimal(match[1]) + _decimal(match[2]) / 12) * 0.3048
     if match := _LENGTH.fullmatch(text):
         unit = match[2] or ((other := _LENGTH.fullmatch(last)) and other[2]) or ""
         return _decimal(match[1]) * _UNITS[unit]
@@ -114,7 +116,8 @@ def _plain_number(text: str, _) -> float | None:
 
 
 def _decimal(text: str) -> float:
-    return float(text.replace(",", "."))
+    thousands = re.match(rf"{_THOUSANDS}(?!\d)", text)
+    return float(text.replace(",", "" if thousands else "."))
 
 
 @dataclass

@@ -42,6 +42,9 @@ def test_parts_replace_their_outline(helsinki_file):
     ("12", 12.0), ("12.13 m", 12.13), ("12,5", 12.5), ("40 ft", 12.192), ("7'6\"", 2.286),
     ("~12", 12.0), ("ca. 12 m", 12.0), ("10-12", 12.0), ("10 – 12 m", 12.0), ("30-40 ft", 12.192),
     ("10;12.5", 12.5), ("12;tall", 12.0), ("7 ft 6 in", 2.286), ("6'", 1.8288), ("1200 cm", 12.0),
+    ("1,250 ft", 381.0), ("1,250'", 381.0), ("1,250' 6\"", 381.1524), ("1,234.5 ft", 376.2756),
+    ("1,250 cm", 12.5), ("0,850", 0.85), ("12,50", 12.5), ("12.125", 12.125), ("1,2500", 1.25),
+    ("1,250", None), ("12,500 m", None), ("1.234,5", None), ("1,250,000 ft", None),
     ("12 metres", 12.0), ("0", 0.0), ("10-12-14", None), ("12-", None), ("12 parsecs", None),
     ("3000000", None), ("-3", None), ("nan", None), ("tall", None), ("", None), (None, None)])
 def test_heights_as_people_write_them(text, metres):
@@ -50,7 +53,7 @@ def test_heights_as_people_write_them(text, metres):
 
 @pytest.mark.parametrize("text, levels", [
     ("4", 4), ("2.5", 2.5), ("2,5", 2.5), ("3-4", 4), ("3;5", 5), ("~3", 3), ("9999", None),
-    ("-1", None), ("4 m", None), ("", None), (None, None)])
+    ("-1", None), ("1,250", None), ("4 m", None), ("", None), (None, None)])
 def test_levels_as_people_write_them(text, levels):
     assert parse_levels(text) == levels
 
@@ -182,7 +185,7 @@ def test_tags_of_height(extract, tmp_path, tags, base, top):
     assert building.source is not HeightSource.ASSUMED
 
 
-@pytest.mark.parametrize("value", ["3000000", "-5", "0", "0 m", "tall"])
+@pytest.mark.parametrize("value", ["3000000", "-5", "0", "0 m", "tall", "1,250"])
 def test_a_height_that_is_none_is_not_known_and_noted(extract, tmp_path, value):
     first = extract.house(height=value)
     extract.house(east=50, height=value)
