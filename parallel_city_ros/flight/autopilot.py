@@ -449,7 +449,9 @@ def _quiet_mavsdk() -> None:
               "ERROR": logging.WARNING}
 
     def take(level, message, _file, _line) -> bool:
-        logging.getLogger("mavsdk").log(levels[level.name], "%s", message)
+        # Who asked in vain gets an error of ours that says more.
+        heed = logging.DEBUG if message.startswith("Retrying failed") else levels[level.name]
+        logging.getLogger("mavsdk").log(heed, "%s", message)
         return True
 
     mavsdk_logging.log_subscribe(take)
