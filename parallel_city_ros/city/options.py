@@ -10,7 +10,9 @@ from parallel_city_ros.settings import check, setting
 @dataclass(frozen=True, kw_only=True)
 class ReadOptions:
     crs: str = setting("", "reference system of the file, such as EPSG:25833; '': as it says")
-    height_attribute: str = setting("", "attribute that holds heights in m; '': the usual names")
+    height_attribute: str = setting("", "attribute that holds heights; '': the usual names")
+    height_unit: str = setting("", "m or ft, of attributes and rasters that name no unit; '': m, "
+                               "of rasters that of their system", choices=("", "m", "ft"))
     layer: str = setting("", "layer of a file that has several; '': the only one")
     lod: str = setting("", "level of detail of 3-D city models, such as 2.2; '': the highest")
     origin: str = setting("", "latitude,longitude[,altitude] of the zero of local metres")

@@ -77,7 +77,7 @@ def read_raster(path: str | Path, options: ReadOptions = UNTOLD,
         raise CityFileError(f"{path}: {error}; " + (
             "the file names a wrong one: correct it there" if band.crs
             else "give the right one with --crs")) from error
-    unit = UNITS.get(band.unit.lower(), metres_per_height_unit(source.crs))
+    unit = UNITS.get(band.unit.lower() or options.height_unit, metres_per_height_unit(source.crs))
     if unit != 1.0:
         notes.append(f"heights are taken as units of {unit:g} m")
     values = band.values * unit

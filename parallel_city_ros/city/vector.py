@@ -44,6 +44,8 @@ ROOFS = ("zmaxtoit", "hdakmax", "b3hdakmax", "hdak70p", "b3hdak70p", "roofz", "z
 IDS = ("id", "cleabs", "gmlid", "identificatie", "osmid", "buildingid", "fid")
 LOWEST_GROUND_M, HIGHEST_GROUND_M = -500.0, 9000.0      # on earth
 
+METRES = {"m": 1.0, "ft": 0.3048}       # of options.height_unit
+
 SQLITE, SHAPE, FLATGEOBUF = b"SQLite format 3\0", b"\x00\x00\x27\x0a", b"fgb\x03"
 ZIP = b"PK\x03\x04"
 PACKED = (".shp", ".gpkg", ".sqlite", ".fgb")       # what is looked for in a .zip
@@ -77,7 +79,8 @@ def read_vector(path: str | Path, options: ReadOptions = UNTOLD,
     Heights come from options.height_attribute or an attribute of a usual name (`HEIGHTS`), else
     from the altitudes of roof (`ROOFS`) and ground, else from storeys (`LEVELS`), else they are
     assumed: the median of the known ones, at least 12 m. The ground of a building is taken from
-    an attribute as in `GROUNDS`.
+    an attribute as in `GROUNDS`. Attributes are in options.height_unit, metres if it is "",
+    whatever the unit of the coordinates.
 
     frame : local frame to read into; None: its origin is the south-west corner of what stands,
         its altitude the lowest known ground in whole metres
@@ -107,8 +110,9 @@ def read_vector(path: str | Path, options: ReadOptions = UNTOLD,
 
     names = _names(layer, kept)
     columns = {name: values[kept] for name, values in layer.columns.items()}
-    ground = _ground(columns, layer.ground, names, notes)
-    height, sources = _heights(layer, columns, ground, names, notes)
+    unit = _unit(layer, source, options, notes)
+    ground = _ground(columns, layer.ground, unit, names, notes)
+    height, sources = _heights(layer, columns, ground, unit, names, notes)
     if frame is None:
         lowest = np.nanmin(ground) if np.isfinite(ground).any() else 0.0
         frame = source.frame_at(x0, y0, float(np.floor(lowest)))
@@ -339,13 +343,36 @@ def _standing_once(outlines, height) -> np.ndarray:
 # --- attributes -------------------------------------------------------------------------------
 
 
-def _numbers(values, parse, most: float, low: float = 0.0) -> np.ndarray:
-    """(N,) floats, NaN for what is no number between low and most."""
+def _unit(layer: _Layer, source: SourceCrs, options: ReadOptions, notes) -> float:
+    """Metres of the heights in attributes, which is said wherever it may be another."""
+    columns = " and ".join(filter(None, (layer.height, layer.roof, layer.ground)))
+    unit = METRES.get(options.height_unit, 1.0)
+    if not columns:
+        return unit
+    axis = source.crs.axis_info[0]
+    if unit != 1.0:
+        notes.append(f"{columns}: taken as units of {unit:g} m, as --height-unit says")
+    elif source.crs.is_projected and axis.unit_conversion_factor != 1.0 \
+            and not options.height_unit:
+        notes.append(f"{source.name} is in units of {axis.unit_conversion_factor:g} m "
+                     f"({axis.unit_name}): {columns} taken as metres all the same; if in feet say "
+                     "so with --height-unit ft, else --height-unit m")
+    return unit
+
+
+def _numbers(values, parse, most: float, low: float = 0.0, unit: float = 1.0) -> np.ndarray:
+    """(N,) floats, NaN for what is no number between low and most.
+
+    unit : of numbers; a text may name its own
+    """
+    def number(text):
+        bare = _float(text) if unit != 1.0 else None
+        found = parse(text) if bare is None else bare * unit
+        return np.nan if found is None else found
     if values.dtype.kind in "iufb":
-        numbers = values.astype(float)
+        numbers = values.astype(float) * unit
     else:
-        numbers = np.array([np.nan if v is None or (found := parse(str(v))) is None else found
-                            for v in values], float)
+        numbers = np.array([np.nan if v is None else number(str(v)) for v in values], float)
     return np.where((numbers >= low) & (numbers <= most), numbers, np.nan)
 
 
@@ -360,16 +387,16 @@ def _float(text: str) -> float | None:
         return None
 
 
-def _ground(columns, name: str, names, notes) -> np.ndarray:
+def _ground(columns, name: str, unit, names, notes) -> np.ndarray:
     """(N,) altitudes in metres, NaN where not known."""
     if not name:
         return np.full(len(names), np.nan)
-    ground = _numbers(columns[name], _float, HIGHEST_GROUND_M, low=LOWEST_GROUND_M)
+    ground = _numbers(columns[name], _float, HIGHEST_GROUND_M, LOWEST_GROUND_M, unit)
     _note_odd(columns[name], ground, name, "altitudes of ground", names, notes)
     return ground
 
 
-def _heights(layer, columns, ground, names, notes) -> tuple[np.ndarray, list[HeightSource]]:
+def _heights(layer, columns, ground, unit, names, notes) -> tuple[np.ndarray, list[HeightSource]]:
     """(N,) metres, NaN where not known, and where each comes from."""
     height = np.full(len(names), np.nan)
     sources = np.full(len(names), HeightSource.ASSUMED, object)
@@ -378,13 +405,13 @@ def _heights(layer, columns, ground, names, notes) -> tuple[np.ndarray, list[Hei
         new = np.isnan(height) & (values > 0)
         height[new], sources[new] = values[new], source
     if layer.height:
-        values = _numbers(columns[layer.height], parse_length_m, MAX_HEIGHT_M)
+        values = _numbers(columns[layer.height], parse_length_m, MAX_HEIGHT_M, unit=unit)
         values[values == 0] = np.nan
         _note_odd(columns[layer.height], values, layer.height, "heights", names, notes)
         fill(values, HeightSource.MEASURED)
     if layer.roof:
         values = _numbers(columns[layer.roof], _float, HIGHEST_GROUND_M + MAX_HEIGHT_M,
-                          low=LOWEST_GROUND_M) - ground
+                          LOWEST_GROUND_M, unit) - ground
         values[values > MAX_HEIGHT_M] = np.nan
         if (under := np.isnan(height) & (values <= 0)).any():
             notes.append(f"{int(under.sum()):,} roofs lie below their ground, such as that of "

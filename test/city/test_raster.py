@@ -187,9 +187,13 @@ def test_feet(tmp_path):
     top = np.nanmax(city.terrain.heights) + city.frame.altitude_m
     assert top == pytest.approx(HILL.max() * 0.3048, abs=0.1)
     assert city.terrain.cell == pytest.approx(3.05) and "0.3048" in city.notes[0]
+    for unit, factor in (("m", 1.0), ("ft", 0.3048)):
+        city = read_raster(path, ReadOptions(kind="terrain", height_unit=unit))
+        assert np.nanmax(city.terrain.heights) + city.frame.altitude_m == pytest.approx(
+            HILL.max() * factor, abs=0.1)
     with rasterio.open(path, "r+") as file:
         file.units = ("metre",)
-    city = read_raster(path, ReadOptions(kind="terrain"))
+    city = read_raster(path, ReadOptions(kind="terrain", height_unit="ft"))  # the file counts
     assert np.nanmax(city.terrain.heights) + city.frame.altitude_m == pytest.approx(
         HILL.max(), abs=0.1)
 

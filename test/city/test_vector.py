@@ -1,5 +1,6 @@
 """Footprints of GeoPackage, Shapefile, SQLite and FlatGeobuf, good and bad."""
 
+import re
 import shutil
 import sqlite3
 import struct
@@ -16,7 +17,7 @@ from parallel_city_ros.city.model import HeightSource
 from parallel_city_ros.city.options import ReadOptions
 from parallel_city_ros.city.vector import is_vector, read_vector
 from parallel_city_ros.city.voxels import voxelise
-from parallel_city_ros.errors import CityFileError
+from parallel_city_ros.errors import CityFileError, ConfigError
 from parallel_city_ros.geo import LocalFrame
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -76,6 +77,38 @@ def test_heights_as_people_write_them(tmp_path):
     city = read_vector(path)
     assert [b.top_z for b in city.buildings] == [12.5, 12.5]
     assert "1 values of height are no heights, such as 'tall' of feature/1" in city.notes[0]
+
+
+FEET = [shapely.box(980_000 + 100 * k, 195_000, 980_060 + 100 * k, 195_040) for k in range(3)]
+
+
+@pytest.mark.parametrize("unit, heights, grounds, words", [
+    ("", (30.0, 100.0, 100.0), (10.0, 20.0, 30.0),
+     "EPSG:2263 is in units of 0.304801 m.*HEIGHT_ROOF and GROUND_ELEVATION taken as metres.*"
+     "--height-unit ft"),
+    ("m", (30.0, 100.0, 100.0), (10.0, 20.0, 30.0), ""),
+    ("ft", (9.144, 30.48, 381.0), (3.048, 6.096, 9.144),
+     "HEIGHT_ROOF and GROUND_ELEVATION: taken as units of 0.3048 m, as --height-unit says")])
+def test_attributes_beside_coordinates_in_feet(tmp_path, unit, heights, grounds, words):
+    """State planes and their buildings: nothing in the file says which unit heights have."""
+    path = write(tmp_path / "a.gpkg", FEET, "EPSG:2263", HEIGHT_ROOF=[30.0, 100.0, 1250.0],
+                 GROUND_ELEVATION=[10.0, 20.0, 30.0])
+    city = read_vector(path, ReadOptions(height_unit=unit))
+    assert [b.ground_z + city.frame.altitude_m for b in city.buildings] == pytest.approx(grounds)
+    assert [b.top_z for b in city.buildings][:2] == pytest.approx(heights[:2])
+    if unit == "ft":
+        assert city.buildings[2].top_z == pytest.approx(heights[2])     # no tower of 1250 m
+    assert any(re.search(words, n) for n in city.notes) if words else not any(
+        "HEIGHT_ROOF and" in n for n in city.notes)
+
+
+def test_a_height_that_names_its_unit_keeps_it(tmp_path):
+    path = write(tmp_path / "a.gpkg", [SQUARE, FAR], floors=[1, 1],
+                 height=np.array(["100", "20 m"], object))
+    city = read_vector(path, ReadOptions(height_unit="ft"))
+    assert [b.top_z for b in city.buildings] == pytest.approx([30.48, 20.0])
+    with pytest.raises(ConfigError, match="height_unit must be one of"):
+        ReadOptions(height_unit="fathom")
 
 
 def test_names_tell_all_apart(tmp_path):
