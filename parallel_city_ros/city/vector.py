@@ -13,6 +13,7 @@ from statistics import median
 import numpy as np
 import shapely
 
+from parallel_city_ros.city.local import metres_per_height_unit
 from parallel_city_ros.city.model import Building, City, HeightSource
 from parallel_city_ros.city.options import UNTOLD, ReadOptions
 from parallel_city_ros.city.osm import (
@@ -49,6 +50,9 @@ METRES = {"m": 1.0, "ft": 0.3048}       # of options.height_unit
 SQLITE, SHAPE, FLATGEOBUF = b"SQLite format 3\0", b"\x00\x00\x27\x0a", b"fgb\x03"
 ZIP = b"PK\x03\x04"
 PACKED = (".shp", ".gpkg", ".sqlite", ".fgb")       # what is looked for in a .zip
+POINT, LINE, POLYGON, COLLECTION, TRIANGLE = 1, 2, 3, 7, 17     # in well-known binary
+PLAIN = {15: 6, 16: 6, TRIANGLE: POLYGON}   # polyhedral surface, TIN: as multipolygon
+WALL = 2.0          # units of Z between the corners of a wall: less may be a kerb
 DBF_NAME = 10       # characters that a Shapefile keeps of an attribute's name
 
 
@@ -77,10 +81,11 @@ def read_vector(path: str | Path, options: ReadOptions = UNTOLD,
     """Read the polygons of a vector file as buildings.
 
     Heights come from options.height_attribute or an attribute of a usual name (`HEIGHTS`), else
-    from the altitudes of roof (`ROOFS`) and ground, else from storeys (`LEVELS`), else they are
-    assumed: the median of the known ones, at least 12 m. The ground of a building is taken from
-    an attribute as in `GROUNDS`. Attributes are in options.height_unit, metres if it is "",
-    whatever the unit of the coordinates.
+    from the altitudes of roof (`ROOFS`) and ground, else of a body with walls (multipatch, 3-D
+    polygons) from the Z of its corners, else from storeys (`LEVELS`), else they are assumed: the
+    median of the known ones, at least 12 m. The ground of a building is taken from an attribute
+    as in `GROUNDS`, else from a body's lowest corner. Attributes are in options.height_unit,
+    metres if it is "", whatever the unit of the coordinates.
 
     frame : local frame to read into; None: its origin is the south-west corner of what stands,
         its altitude the lowest known ground in whole metres
@@ -94,7 +99,7 @@ def read_vector(path: str | Path, options: ReadOptions = UNTOLD,
     path = require_file(path)
     layer = _read(path, options)
     source = _source_crs(path, layer, options)
-    geometry, notes = _polygons(layer.geometry)
+    geometry, z, notes = _polygons(layer.geometry, source.crs.is_geographic)
     kept = np.flatnonzero(~shapely.is_missing(geometry))
     if not len(kept):
         raise CityFileError(f"{path}: holds no buildings (no polygons); choose a file of building "
@@ -112,7 +117,15 @@ def read_vector(path: str | Path, options: ReadOptions = UNTOLD,
     columns = {name: values[kept] for name, values in layer.columns.items()}
     unit = _unit(layer, source, options, notes)
     ground = _ground(columns, layer.ground, unit, names, notes)
-    height, sources = _heights(layer, columns, ground, unit, names, notes)
+    z_unit = METRES.get(options.height_unit) or metres_per_height_unit(source.crs)
+    lowest, highest = z_unit * z.lowest[kept], z_unit * z.highest[kept]
+    walls = z.has_walls[kept] & (lowest >= LOWEST_GROUND_M) & (lowest <= HIGHEST_GROUND_M)
+    ground = np.where(walls & np.isnan(ground), lowest, ground)
+    body = np.where(walls & (highest - ground <= MAX_HEIGHT_M), highest - ground, np.nan)
+    height, sources = _heights(layer, columns, ground, body, unit, names, notes)
+    if HeightSource.MEASURED not in sources and (np.nan_to_num(lowest) != 0).any():
+        notes.append(f"Z of the corners, {np.nanmin(lowest):g} to {np.nanmax(highest):g} m, is "
+                     "not used: without walls it may be that of the ground or of roofs")
     if frame is None:
         lowest = np.nanmin(ground) if np.isfinite(ground).any() else 0.0
         frame = source.frame_at(x0, y0, float(np.floor(lowest)))
@@ -175,7 +188,7 @@ def _read(path: Path, options: ReadOptions) -> _Layer:
                             told["driver"] == "ESRI Shapefile", options)
             wanted = [layer.height, layer.roof, layer.levels, layer.ground, *layer.names]
             meta, _, layer.geometry, columns = pyogrio.raw.read(
-                file, layer=name, force_2d=True, columns=list(filter(None, wanted)))
+                file, layer=name, columns=list(filter(None, wanted)))
     except (RuntimeError, ValueError, OSError, zipfile.BadZipFile, NotImplementedError) as error:
         raise CityFileError(f"{path}: cannot be read ({error}); the file is cut off or of another "
                             "kind, export it again") from error
@@ -299,9 +312,10 @@ def _source_crs(path, layer: _Layer, options: ReadOptions) -> SourceCrs:
 # --- outlines ---------------------------------------------------------------------------------
 
 
-def _polygons(wkb) -> tuple[np.ndarray, list[str]]:
-    """(N,) valid polygons, None where there is none that stands; what was done, in words."""
-    geometry = shapely.from_wkb(wkb, on_invalid="ignore")
+def _polygons(wkb, geographic: bool) -> tuple[np.ndarray, _Z, list[str]]:
+    """(N,) valid polygons in two dimensions, None where there is none that stands; the Z that
+    their corners had; what was done, in words."""
+    geometry = shapely.from_wkb([_plain_wkb(w) for w in wkb], on_invalid="ignore")
     notes = []
 
     def leave_out(which, why):
@@ -316,6 +330,8 @@ def _polygons(wkb) -> tuple[np.ndarray, list[str]]:
     flat = np.isin(shapely.get_type_id(geometry), (shapely.GeometryType.POLYGON,
                                                    shapely.GeometryType.MULTIPOLYGON))
     leave_out(np.array([w is not None for w in wkb], bool) & ~flat, "objects are no polygons")
+    z = _corner_z(geometry, geographic)
+    geometry = shapely.force_2d(geometry)
     coordinates, owner = shapely.get_coordinates(geometry, return_index=True)
     endless = ~shapely.is_missing(geometry) & (shapely.get_num_coordinates(geometry) == 0)
     endless[owner[~np.isfinite(coordinates).all(axis=1)]] = True
@@ -324,10 +340,78 @@ def _polygons(wkb) -> tuple[np.ndarray, list[str]]:
     bad[bad] = ~shapely.is_valid(geometry[bad])
     if bad.any():
         geometry[bad] = mend(geometry[bad])
-        notes.append(f"{int(bad.sum()):,} outlines cross themselves: mended")
+    if (crossing := bad & ~z.has_walls).any():      # roof and floor of a body overlap
+        notes.append(f"{int(crossing.sum()):,} outlines cross themselves: mended")
     leave_out(~shapely.is_missing(geometry) & ~(shapely.area(geometry) > 0),
               "outlines have no area")
-    return geometry, notes
+    return geometry, z, notes
+
+
+def _plain_wkb(wkb: bytes | None) -> bytes | None:
+    """TINs and polyhedral surfaces, as GDAL makes of multipatches, as polygons that GEOS knows."""
+    if not wkb or _wkb_kind(wkb, 0) not in (COLLECTION, *PLAIN):
+        return wkb
+    plain = bytearray(wkb)
+
+    def rewrite(at: int) -> int:
+        """One geometry and those in it; returns where the next begins."""
+        order = "<" if plain[at] else ">"
+        kind, (code, count) = _wkb_kind(plain, at), struct.unpack_from(order + "II", plain, at + 1)
+        struct.pack_into(order + "I", plain, at + 1, code - kind + PLAIN.get(kind, kind))
+        axes = {0: 2, 1: 3, 2: 3, 3: 4}[(code & 0xffff) // 1000] + (code >> 31) + (code >> 30 & 1)
+        if kind == POINT:
+            return at + 5 + 8 * axes
+        at += 9
+        for _ in range(count if kind != LINE else 0):
+            at = at + 4 + 8 * axes * struct.unpack_from(order + "I", plain, at)[0] \
+                if kind in (POLYGON, TRIANGLE) else rewrite(at)
+        return at + 8 * axes * count if kind == LINE else at
+    try:
+        rewrite(0)
+    except (struct.error, IndexError, KeyError):
+        return wkb      # of which GEOS says that it is broken
+    return bytes(plain)
+
+
+def _wkb_kind(wkb, at: int) -> int:
+    """Of a geometry, without its axes: of ISO thousands, of others the highest bits."""
+    return (struct.unpack_from("<I" if wkb[at] else ">I", wkb, at + 1)[0] & 0xffff) % 1000
+
+
+@dataclass
+class _Z:
+    """Of the corners of (N,) geometries, in the file's unit; NaN : without Z
+
+    has_walls : whether some corners lie above others, as those of bodies do
+    """
+
+    lowest: np.ndarray
+    highest: np.ndarray
+    has_walls: np.ndarray
+
+
+def _corner_z(geometry, geographic: bool) -> _Z:
+    n = len(geometry)
+    found = _Z(np.full(n, np.nan), np.full(n, np.nan), np.zeros(n, bool))
+    xyz, owner = shapely.get_coordinates(geometry, include_z=True, return_index=True)
+    told = np.isfinite(xyz).all(axis=1)
+    xyz, owner = xyz[told], owner[told]
+    if not len(xyz):
+        return found
+    first = np.flatnonzero(np.diff(owner, prepend=-1))
+    found.lowest[owner[first]] = np.minimum.reduceat(xyz[:, 2], first)
+    found.highest[owner[first]] = np.maximum.reduceat(xyz[:, 2], first)
+    # An outline draped over a slope spans as much Z as a low house: only walls tell them apart.
+    tall = (found.highest - found.lowest > WALL)[owner]
+    xy, z, owner = np.round(xyz[tall, :2], 7 if geographic else 2), xyz[tall, 2], owner[tall]
+    order = np.lexsort((xy[:, 1], xy[:, 0], owner))
+    xy, z, owner = xy[order], z[order], owner[order]
+    if len(z):
+        moved = (np.diff(owner) != 0) | np.diff(xy, axis=0).any(axis=1)
+        place = np.flatnonzero(np.r_[True, moved])
+        span = np.maximum.reduceat(z, place) - np.minimum.reduceat(z, place)
+        found.has_walls[owner[place[span > WALL]]] = True
+    return found
 
 
 def _standing_once(outlines, height) -> np.ndarray:
@@ -396,8 +480,9 @@ def _ground(columns, name: str, unit, names, notes) -> np.ndarray:
     return ground
 
 
-def _heights(layer, columns, ground, unit, names, notes) -> tuple[np.ndarray, list[HeightSource]]:
-    """(N,) metres, NaN where not known, and where each comes from."""
+def _heights(layer, columns, ground, body, unit, names,
+             notes) -> tuple[np.ndarray, list[HeightSource]]:
+    """(N,) metres, NaN where not known, and where each comes from; body : (N,) by its walls."""
     height = np.full(len(names), np.nan)
     sources = np.full(len(names), HeightSource.ASSUMED, object)
 
@@ -417,6 +502,10 @@ def _heights(layer, columns, ground, unit, names, notes) -> tuple[np.ndarray, li
             notes.append(f"{int(under.sum()):,} roofs lie below their ground, such as that of "
                          f"{names[int(np.argmax(under))]}: taken as not known")
         fill(values, HeightSource.MEASURED)
+    if (new := np.isnan(height) & (body > 0)).any():
+        notes.append(f"{int(new.sum()):,} heights and grounds are those of walls, from the Z of "
+                     "their corners")
+        fill(body, HeightSource.MEASURED)
     if layer.levels:
         fill(METRES_PER_LEVEL * _numbers(columns[layer.levels], parse_levels, MAX_LEVELS),
              HeightSource.LEVELS)

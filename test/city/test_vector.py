@@ -203,6 +203,80 @@ def test_heights_of_corners_are_not_needed_and_polygons_in_collections_are_found
     assert not city.buildings[0].footprint.has_z
 
 
+def body(x=385000.0, low=30.0, high=42.0):
+    """Roof, floor and walls of 20 x 10 m: rings of (5, 3) corners."""
+    plan = [(x, 6672000.0), (x + 20, 6672000.0), (x + 20, 6672010.0), (x, 6672010.0)]
+    rings = [[(*p, z) for p in (*plan, plan[0])] for z in (low, high)]
+    for a, b in zip(plan, (*plan[1:], plan[0]), strict=True):
+        rings.append([(*a, low), (*b, low), (*b, high), (*a, high), (*a, low)])
+    return np.array(rings)
+
+
+def multipatch(path, *bodies, triangles):
+    """A Shapefile of bodies of rings, or of triangles; pyogrio writes none of the latter."""
+    strip, outer_ring = 0, 2
+    records = []
+    for rings in bodies:
+        parts = rings[:, [0, 1, 3, 2]] if triangles else rings      # a strip of two triangles
+        points = parts.reshape(-1, 3)
+        (x0, y0, z0), (x1, y1, z1) = points.min(axis=0), points.max(axis=0)
+        starts = parts.shape[1] * np.arange(len(parts))
+        kinds = np.full(len(parts), strip if triangles else outer_ring)
+        records.append(
+            struct.pack("<i4d2i", 31, x0, y0, x1, y1, len(parts), len(points))
+            + starts.astype("<i4").tobytes() + kinds.astype("<i4").tobytes()
+            + points[:, :2].tobytes() + struct.pack("<2d", z0, z1) + points[:, 2].tobytes())
+    heads = [struct.pack(">2i", n, len(r) // 2) for n, r in enumerate(records, 1)]
+    content = b"".join(h + r for h, r in zip(heads, records, strict=True))
+    starts = np.cumsum([100, *(8 + len(r) for r in records)])
+    index = b"".join(struct.pack(">2i", start // 2, len(r) // 2)
+                     for start, r in zip(starts, records, strict=False))
+    every = np.concatenate(bodies).reshape(-1, 3)
+    box = (*every.min(axis=0)[:2], *every.max(axis=0)[:2])
+    for ending, rest in ((".shp", content), (".shx", index)):
+        head = struct.pack(">i20xi", 9994, (100 + len(rest)) // 2) + struct.pack(
+            "<2i8d", 1000, 31, *box, every[:, 2].min(), every[:, 2].max(), 0, 0)
+        path.with_suffix(ending).write_bytes(head + rest)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["polygons", "rings", "triangles"])
+def test_bodies_with_walls_bring_height_and_ground(tmp_path, kind):
+    bodies = body(), body(385100.0, 31.0, 60.5)
+    if kind == "polygons":
+        path = write(tmp_path / "a.gpkg", [
+            shapely.MultiPolygon([shapely.Polygon(r) for r in rings]) for rings in bodies])
+    else:
+        path = multipatch(tmp_path / "a.shp", *bodies, triangles=kind == "triangles")
+    city = read_vector(path, ReadOptions(crs="EPSG:25835"))
+    assert [(b.top_z, b.ground_z, b.source) for b in city.buildings] == [
+        (12.0, 0.0, HeightSource.MEASURED), (29.5, 1.0, HeightSource.MEASURED)]
+    assert city.frame.altitude_m == 30.0
+    assert [b.footprint.area for b in city.buildings] == pytest.approx([200, 200], rel=2e-3)
+    assert city.notes == ("2 heights and grounds are those of walls, from the Z of their corners",)
+
+
+def test_what_attributes_say_counts_before_walls(tmp_path):
+    solid = [shapely.MultiPolygon([shapely.Polygon(r) for r in body(x)])
+             for x in (385000.0, 385100.0)]
+    city = read_vector(write(tmp_path / "a.gpkg", solid, height=[7.0, np.nan], floors=[2, 2],
+                             ground=[np.nan, 28.0]))
+    assert [(b.top_z, b.ground_z + city.frame.altitude_m) for b in city.buildings] == [
+        (7.0, 30.0), (14.0, 28.0)]
+
+
+def test_outlines_on_a_slope_are_not_taken_for_houses(tmp_path):
+    """Their Z spans metres too, but is that of the ground or of eaves."""
+    draped = [shapely.Polygon([(x, y, 30 + 0.3 * (x - 385000)) for x, y in
+                               shapely.get_coordinates(g)]) for g in (SQUARE, FAR)]
+    city = read_vector(write(tmp_path / "a.gpkg", draped, colour=["red", "blue"]))
+    assert city.height_sources["assumed"] == 2
+    assert any(n.startswith("Z of the corners, 30 to 63.6 m, is not used") for n in city.notes)
+    flat = [shapely.force_3d(g, 0.0) for g in (SQUARE, FAR)]
+    assert not any("Z of" in n for n in read_vector(write(
+        tmp_path / "b.gpkg", flat, colour=["red", "blue"])).notes)
+
+
 def zipped(tmp_path, *stems, folder=""):
     path = tmp_path / "a.zip"
     with zipfile.ZipFile(path, "w") as packed:
