@@ -27,6 +27,11 @@ PCD_HEADER_BYTES = 65536
 
 _OBJ_WORDS = frozenset("v vn vt vp f l p o g s mg usemtl mtllib usemap lod shadow_obj trace_obj "
                        "deg curv surf parm end cstype bevel c_interp d_interp".split())
+# Names of columns, compared in lower case without signs; the first that is there counts
+AXES = (("x", "east", "easting", "rechtswert", "xcoord", "pointx"),
+        ("y", "north", "northing", "hochwert", "ycoord", "pointy"),
+        ("z", "up", "height", "elevation", "elev", "altitude", "höhe", "hoehe", "zcoord",
+         "pointz"))
 _SEPARATORS = re.compile(rb"[\s,;]+")
 
 
@@ -236,16 +241,34 @@ def _read_pcd(path) -> np.ndarray:
 
 
 def _read_xyz(path) -> np.ndarray:
-    """Lines of at least three numbers; what follows the third is not used."""
+    """Lines of numbers: the columns that a line of names says, else the first three."""
     with open(path, "rb") as file:
         first = next((line for line in file if line.strip() and not line.startswith(b"#")), b"")
     delimiter = next((d for d in (",", ";") if d.encode() in first), None)
-    names = _numbers(first.removeprefix(b"\xef\xbb\xbf").strip()) == 0
+    named = _numbers(first.removeprefix(b"\xef\xbb\xbf").strip()) == 0
+    columns = _columns(path, first, delimiter) if named else (0, 1, 2)
     with open(path, encoding="utf-8-sig", errors="replace") as file:
         lines = (line for line in file if line.strip() and not line.startswith("#"))
-        if names:
+        if named:
             next(lines, None)
-        return _table(path, lines, (0, 1, 2), delimiter)
+        return _table(path, lines, columns, delimiter)
+
+
+def _columns(path, header: bytes, delimiter) -> list[int]:
+    """Where a line of names has x, y and z."""
+    try:
+        text = header.decode("utf-8-sig").strip()
+    except UnicodeDecodeError:
+        text = header.decode("latin-1").strip()
+    bare = re.sub(r"[(\[].*?[)\]]", "", text)      # units
+    names = ["".join(c for c in name.lower() if c.isalnum()) for name in bare.split(delimiter)]
+    found = [next((names.index(n) for n in usual if n in names), None) for usual in AXES]
+    if None in found:
+        raise CityFileError(
+            f"{path}: its line of names, {text!r:.80}, does not say which columns are x, y and z; "
+            "name them so, or east, north and height (degrees too, longitude as x, with --crs "
+            "EPSG:4326)")
+    return found
 
 
 def _table(path, lines, columns, delimiter) -> np.ndarray:

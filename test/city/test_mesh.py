@@ -313,6 +313,27 @@ def test_every_format_holds_the_same_points(write, kind, name):
     assert city.extent == (-7.0, 2.0, 4.0, 8.0)
 
 
+@pytest.mark.parametrize("header, columns", [
+    ("id,x,y,z", "-xyz"), ("z,y,x,id", "zyx-"), ("//X,Y,Z", "xyz"), ("x y red elevation", "xy-z"),
+    ('"Point","Easting [m]","Northing [m]","Height (m)"', "-xyz"), ("east\tnorth\tup", "xyz"),
+    ("Nr;Rechtswert;Hochwert;Höhe", "-xyz")])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "latin-1"])
+def test_a_line_of_names_says_which_columns_count(write, header, columns, encoding):
+    sign = next((c for c in ",;\t" if c in header), " ")
+    rows = [sign.join(str(dict(zip("xyz", p, strict=True)).get(c, 77)) for c in columns)
+            for p in POINTS]
+    city = read_cloud(write("\n".join([header, *rows]).encode(encoding), "a.csv"))
+    assert city.boxes[0].lower.tolist() == [list(p) for p in POINTS]
+
+
+@pytest.mark.parametrize("header", ["id,lon,lat,height", "a,b,c,d", "x,y,intensity,class"])
+def test_a_line_of_other_names_is_refused(write, header):
+    path = write(f"{header}\n0,13.4,52.5,0\n1,13.401,52.5,1\n", "pts.csv")
+    with pytest.raises(CityFileError, match=rf"pts.csv: its line of names, '{header}'.*x, y and "
+                       "z; name them so"):
+        read_cloud(path)
+
+
 def test_points_that_are_no_numbers_are_left_out_and_counted(write):
     some = [*POINTS, (np.nan, 0, 0), (0, 0, np.inf), (0, 1e30, 0)]
     for name, content in (("a.pcd", pcd(some)), ("b.pcd", pcd(some, "binary")),
