@@ -8,14 +8,18 @@ as buildings.
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import math
 import re
+import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import osmium
@@ -27,6 +31,7 @@ from parallel_city_ros.city.options import UNTOLD, ReadOptions
 from parallel_city_ros.errors import CityFileError
 from parallel_city_ros.geo import LocalFrame
 
+LOOK_BYTES = 4096
 ATTRIBUTION = "© OpenStreetMap contributors, ODbL"
 METRES_PER_LEVEL = 3.2      # storey of a European town house, slab included
 MAX_HEIGHT_M = 1000.0       # no building is higher; a larger value is a typing error
@@ -69,11 +74,12 @@ CIRCLE_SIDES = 16
 
 _UNITS = {"": 1.0, "m": 1.0, "meter": 1.0, "meters": 1.0, "metre": 1.0, "metres": 1.0, "м": 1.0,
           "cm": 0.01, "km": 1000.0, "ft": 0.3048, "feet": 0.3048, "foot": 0.3048, "'": 0.3048}
-# A comma before exactly three digits parts thousands: read as decimal it would make a tower a step.
+# A comma before just three digits parts thousands: read as decimal it would make a tower a step.
 _THOUSANDS = r"[1-9]\d{0,2}(?:,\d{3})+"
 _NUMBER = rf"({_THOUSANDS}(?:\.\d+)?|\d+(?:[.,]\d+)?)"
 _LENGTH = re.compile(rf"{_NUMBER}\s*({'|'.join(sorted(filter(None, _UNITS), reverse=True))})?")
-_FEET_INCHES = re.compile(rf"({_THOUSANDS}|\d+)\s*(?:'|ft|feet|foot)\s*{_NUMBER}\s*(?:\"|''|in|inch|inches)")
+_FEET_INCHES = re.compile(rf"({_THOUSANDS}|\d+)\s*(?:'|ft|feet|foot)\s*"
+                          rf"{_NUMBER}\s*(?:\"|''|in|inch|inches)")
 _ABOUT = re.compile(r"^\s*(?:~|≈|<|ca\.?|c\.|circa|about|approx\.?)\s*", re.IGNORECASE)
 _RANGE = re.compile(r"(?<=[\d\w'\"])\s*(?:-|–|—|\bto\b)\s*(?=\d)")
 
@@ -180,45 +186,211 @@ def is_xml(head: bytes) -> bool:
     return head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<")
 
 
-def _format(path: Path) -> str:
-    """What osmium is to take the file for, whatever its name; "": by its name."""
+def unpacked_head(path: Path, head: bytes) -> bytes:
+    """As many bytes, at the most, of what is packed by gzip or bzip2; else the head itself."""
+    if (opened := _unpacker(head)) is None:
+        return head
+    try:
+        with opened(path) as file:
+            return file.read(LOOK_BYTES)
+    except (OSError, EOFError, zlib.error):
+        return head
+
+
+def _unpacker(head: bytes) -> Callable | None:
+    return gzip.open if head.startswith(b"\x1f\x8b") else \
+        bz2.open if head.startswith(b"BZh") else None
+
+
+def _open_unpacked(path: Path):
     with open(path, "rb") as file:
-        head = file.read(1024)
-    return "pbf" if is_pbf(head) else "osm" if is_xml(head) else ""
+        opened = _unpacker(file.read(LOOK_BYTES))
+    return opened(path) if opened else open(path, "rb")
 
 
-def _objects(path: Path, keys: Sequence[str]) -> Iterator[tuple[str, dict[str, str], object]]:
+class _Input:
+    """A file as osmium is to read it, whatever its name."""
+
+    def __init__(self, path: Path):
+        self.path, self.edited = path, None
+        with open(path, "rb") as file:
+            head = file.read(LOOK_BYTES)
+        inner = unpacked_head(path, head)
+        self.format = "pbf" if is_pbf(inner) else "osm" if is_xml(inner) else ""    # by its name
+        if self.format == "osm" and _is_edited(path):
+            self.edited = _as_published(path)
+        elif self.format and inner is not head:
+            self.format += ".gz" if head.startswith(b"\x1f\x8b") else ".bz2"
+
+    def file(self) -> osmium.io.File | osmium.io.FileBuffer:
+        return osmium.io.File(str(self.path), self.format) if self.edited is None else \
+            osmium.io.FileBuffer(self.edited, self.format)
+
+    def sorted(self, folder: str) -> osmium.io.File:
+        """A copy where nodes come before ways, each in the order of their ids."""
+        content = self.path.read_bytes() if self.edited is None else self.edited
+        queue, copy = osmium.MergeInputReader(), str(Path(folder) / "sorted.osm.pbf")
+        queue.add_buffer(content, self.format)
+        with osmium.SimpleWriter(copy) as writer:
+            queue.apply(writer)
+        return osmium.io.File(copy)
+
+
+@dataclass
+class _Found:
+    """What one reading of a file gives.
+
+    objects : id, tags and geometry of each; None: there is none
+    incomplete : tags of the ways and relations whose members were not all there
+    unsorted : whether nodes came after what may need them
+    whole, cut : how many ways knew all their nodes, and did not
+    """
+
+    objects: list[tuple[str, dict[str, str], shapely.Geometry | None]]
+    incomplete: dict[str, dict[str, str]]
+    unsorted: bool = False
+    whole: int = 0
+    cut: int = 0
+
+
+def _objects(path: Path, keys: Sequence[str]) -> list[tuple[str, dict[str, str], object]]:
     """Id, tags and geometry in degrees of what has one of the keys.
 
-    Closed ways and multipolygons are the area in them; the geometry is None where there is none.
+    Closed ways and multipolygons are the area in them; the geometry is None where there is none,
+    or the file has not all of it.
     """
+    source = _Input(path)
+    try:
+        found = _read(source.file(), keys)
+    except RuntimeError as error:
+        if "out of order" not in str(error):
+            raise
+        found = None
+    # Overpass may give ways before their nodes, or bring positions along in the ways. What is
+    # merely cut at the edge of an extract is not worth a second reading.
+    unsorted = found is None or found.unsorted and (found.incomplete or found.cut)
+    if unsorted or found.incomplete and not found.whole:
+        with TemporaryDirectory() as folder:
+            nodes = _nodes_of_ways(source.file())
+            found = _read(source.sorted(folder) if unsorted else source.file(), keys, nodes)
+    return [*found.objects, *((name, tags, None) for name, tags in found.incomplete.items())]
+
+
+def _read(file, keys: Sequence[str], nodes: osmium.index.LocationTable | None = None) -> _Found:
+    """nodes : their positions, if they are known before"""
     factory, wanted = osmium.geom.WKBFactory(), osmium.filter.KeyFilter(*keys)
-    processor = osmium.FileProcessor(osmium.io.File(str(path), _format(path)))
-    pending = {}        # closed ways; libosmium is silent about those that cross themselves
+    processor = osmium.FileProcessor(file).with_locations("flex_mem" if nodes is None else nodes)
+    result, size = _Found([], {}), None
+    crossing = {}       # closed ways; libosmium is silent about those that cross themselves
+    relations, assembled = {}, set()
     for found in processor.with_areas(wanted).with_filter(wanted):
+        if found.deleted:
+            continue
         tags = {tag.k: tag.v for tag in found.tags}
+        if size is None and not isinstance(found, osmium.osm.Node):
+            size = processor.node_location_storage.used_memory()
         if isinstance(found, osmium.osm.Node):
-            yield f"node/{found.id}", tags, shapely.Point(found.lon, found.lat)
+            result.objects.append((f"node/{_original(found.id)}", tags,
+                                   shapely.Point(found.lon, found.lat)))
         elif isinstance(found, osmium.osm.Way):
+            name = f"way/{_original(found.id)}"
             # an extract may lack the far end of a way that leaves it
             corners = [(n.lon, n.lat) for n in found.nodes if n.location.valid()]
+            whole = len(corners) == len(found.nodes)
+            if whole:
+                result.whole += 1
+            else:
+                result.cut += 1
             if found.is_closed() and tags.get("area") != "no":
-                if len(corners) == len(found.nodes):
-                    pending[f"way/{found.id}"] = tags, corners
+                if whole:
+                    crossing[name] = tags, corners
+                else:
+                    result.incomplete[name] = tags
             elif len(corners) > 1:
-                yield f"way/{found.id}", tags, shapely.LineString(corners)
+                result.objects.append((name, tags, shapely.LineString(corners)))
+            else:
+                result.incomplete[name] = tags
         elif isinstance(found, osmium.osm.Area):
-            name = f"{'way' if found.from_way() else 'relation'}/{found.orig_id()}"
+            name = f"{'way' if found.from_way() else 'relation'}/{_original(found.orig_id())}"
+            assembled.add(name)
             try:
                 shape = shapely.from_wkb(factory.create_multipolygon(found), on_invalid="raise")
             except (RuntimeError, shapely.errors.GEOSException):
                 shape = None
-            if shape is not None or name not in pending:
-                pending.pop(name, None)
-                yield name, tags, shape
-    for name, (tags, corners) in pending.items():
+            if shape is not None:
+                crossing.pop(name, None)
+                result.objects.append((name, tags, shape))
+            elif name not in crossing:
+                result.incomplete[name] = tags
+        elif tags.get("type") in ("multipolygon", "boundary"):
+            relations[f"relation/{_original(found.id)}"] = tags
+    for name, (tags, corners) in crossing.items():
         crossed = shapely.Polygon(corners) if len(corners) > 3 else shapely.Polygon()
-        yield name, tags, shapely.MultiPolygon([crossed]) if mend(crossed).area > 0 else None
+        result.objects.append(
+            (name, tags, shapely.MultiPolygon([crossed]) if mend(crossed).area > 0 else None))
+    result.incomplete |= {n: tags for n, tags in relations.items() if n not in assembled}
+    result.unsorted = size is not None and processor.node_location_storage.used_memory() > size
+    return result
+
+
+def _nodes_of_ways(file) -> osmium.index.LocationTable:
+    """The positions that ways bring along, as of Overpass's `out geom`: all do, or none."""
+    # the kind that may be filled in any order, and further by the reading
+    nodes = osmium.index.create_map("sparse_mem_map")
+    for way in osmium.FileProcessor(file, osmium.osm.WAY):
+        corners = [n for n in way.nodes if n.location.valid()]
+        if not corners:
+            break
+        for node in corners:
+            nodes.set(node.ref, node.location)
+    return nodes
+
+
+# Beyond all numbers that OpenStreetMap has given, and so small that its twice fits 64 bits.
+NEW_ID = 1 << 40
+
+_ELEMENT = re.compile(
+    rb"""<(?:node|way|relation|nd|member)(?:\s+[\w:]+\s*=\s*(?:"[^"]*"|'[^']*'))*\s*/?>""")
+_DELETED = re.compile(rb"""\saction\s*=\s*["']delete""")
+_SIGNS_OF_EDITORS = (b' id="-', b" id='-", b' action="delete', b" action='delete")
+_ATTRIBUTE = re.compile(rb"""(?P<key>[\w:]+)\s*=\s*(?P<quote>["'])(?P<value>.*?)(?P=quote)""",
+                        re.DOTALL)
+
+
+def _original(number: int) -> int:
+    """The id in the file."""
+    return NEW_ID - number if number > NEW_ID else number
+
+
+def _is_edited(path: Path) -> bool:
+    """Whether an XML file is an editor's: with new objects, or some that are deleted there."""
+    end = b""
+    with _open_unpacked(path) as file:
+        while block := file.read(1 << 20):
+            block = end + block
+            if any(sign in block for sign in _SIGNS_OF_EDITORS):
+                return True
+            end = block[-32:]
+    return False
+
+
+def _as_published(path: Path) -> bytes:
+    """The text of an editor's XML file as libosmium understands it.
+
+    Negative ids become numbers beyond `NEW_ID`, and what is deleted is not visible.
+    """
+    def positive(match):
+        if match["key"] in (b"id", b"ref") and match["value"].startswith(b"-"):
+            return b'%s="%d"' % (match["key"], NEW_ID - int(match["value"]))
+        return b"" if match["key"] == b"visible" and _DELETED.search(match.string) else match[0]
+
+    def element(match):
+        text = _ATTRIBUTE.sub(positive, match[0])
+        return re.sub(rb"\s*(/?>)$", rb' visible="false"\1', text) \
+            if _DELETED.search(text) else text
+
+    with _open_unpacked(path) as file:
+        return _ELEMENT.sub(element, file.read())
 
 
 def read_tagged(path: str | Path, keys: Sequence[str]) -> list[Area]:
@@ -239,29 +411,45 @@ def read_tagged(path: str | Path, keys: Sequence[str]) -> list[Area]:
             "another kind, download or export it again as .osm or .osm.pbf") from error
 
 
-def _read_areas(path: Path) -> tuple[list[Area], list[Area], int]:
-    """Buildings, obstacles, and how many had no valid outline or are buildings under ground."""
+@dataclass
+class _Extract:
+    """What stands in a file.
+
+    left_out : buildings without an outline: incomplete, or not drawn as an area
+    skipped : with them what is under ground
+    """
+
+    areas: list[Area]
+    obstacles: list[Area]
+    left_out: int = 0
+    skipped: int = 0
+
+
+def _read_areas(path: Path) -> _Extract:
     keys = ("building", "building:part", *dict.fromkeys(key for key, _ in OBSTACLES))
-    areas, obstacles, skipped = [], [], 0
+    found = _Extract([], [])
     for name, tags, shape in _objects(path, keys):
         building = tags.get("building", "no") != "no"
         if building or tags.get("building:part", "no") != "no":
-            if shape is None or tags.get("location") in UNDERGROUND:
-                skipped += 1
-            elif shape.geom_type == "MultiPolygon":
-                areas.append(Area(name, tags, shape, is_part=not building))
+            if tags.get("location") in UNDERGROUND:
+                found.skipped += 1
+            elif shape is not None and shape.geom_type == "MultiPolygon":
+                found.areas.append(Area(name, tags, shape, is_part=not building))
+            elif tags.get("building") != "entrance":    # a door, as it once was tagged
+                found.left_out += 1
+                found.skipped += 1
             continue
         kind = next((o.kind for (key, value), o in OBSTACLES.items()
                      if tags.get(key) == value), None)
         if kind is None or _is_underground(tags):
             continue
         if shape is None:
-            skipped += 1
+            found.skipped += 1
             continue
         if tags.get("natural") == "tree_row" and shape.geom_type == "MultiPolygon":
             shape = shape.boundary      # of a row that ends where it begins
-        obstacles.append(Area(name, tags, shape, is_part=False, kind=kind))
-    return areas, obstacles, skipped
+        found.obstacles.append(Area(name, tags, shape, is_part=False, kind=kind))
+    return found
 
 
 def _is_underground(tags) -> bool:
@@ -309,16 +497,22 @@ def read_osm(path: str | Path, options: ReadOptions = UNTOLD,
     """
     path = require_file(path)
     try:
-        areas, obstacles, skipped = _read_areas(path)
+        found = _read_areas(path)
     except (RuntimeError, OSError, ValueError) as error:
         raise CityFileError(
             f"{path}: cannot be read as OpenStreetMap data ({error}); the file is cut off or of "
             "another kind, download or export it again as .osm or .osm.pbf") from error
+    areas, obstacles, notes = found.areas, found.obstacles, []
     if not areas:
         raise CityFileError(
+            f"{path}: holds no outline of a building, but {found.left_out:,} buildings without "
+            "one (incomplete, or only points); export it again with all nodes and ways of its "
+            "buildings, as Overpass does after (._;>;)" if found.left_out else
             f"{path}: holds no buildings (no closed way or multipolygon with a 'building' tag); "
             "choose an extract that covers a built-up area")
-    notes = []
+    if found.left_out:
+        notes.append(f"{found.left_out:,} buildings are incomplete in this extract, or only "
+                     "points or lines: left out")
     if name := options.height_attribute:
         if not any(name in a.tags for a in areas):
             notes.append(f"no building has the tag {name!r}: heights are of the usual ones")
@@ -328,7 +522,7 @@ def read_osm(path: str | Path, options: ReadOptions = UNTOLD,
     if frame is None:
         lon0, lat0, _, _ = shapely.total_bounds([a.polygon for a in areas])
         frame = LocalFrame(float(lat0), float(lon0))
-    return assemble(path.name, frame, areas, skipped, ATTRIBUTION, obstacles=obstacles,
+    return assemble(path.name, frame, areas, found.skipped, ATTRIBUTION, obstacles=obstacles,
                     notes=notes)
 
 

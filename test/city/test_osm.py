@@ -1,12 +1,16 @@
 """Reading real OpenStreetMap data, and files that are not."""
 
+import bz2
+import gzip
 import json
 import math
+import re
 import subprocess
 import sys
 from importlib.metadata import distribution
 
 import numpy as np
+import osmium
 import pytest
 
 from parallel_city_ros.city.model import HeightSource
@@ -76,7 +80,10 @@ def test_city_without_buildings_is_refused(tmp_path):
 
 
 class Extract:
-    """An .osm file: nodes and closed ways in metres from 60° N 24° E."""
+    """An .osm file: nodes, ways and multipolygons in metres from 60° N 24° E.
+
+    A corner of a way may be the number of a node.
+    """
 
     def __init__(self):
         self.lines, self.number = [], 0
@@ -90,7 +97,7 @@ class Extract:
         return self.number
 
     def way(self, corners, **tags):
-        nodes = [self.node(*c) for c in corners]
+        nodes = [c if isinstance(c, int) else self.node(*c) for c in corners]
         nodes = [nodes[corners.index(c)] for c in corners]      # closed by the same node
         self.number += 1
         refs = "".join(f"<nd ref='{n}'/>" for n in nodes)
@@ -102,8 +109,18 @@ class Extract:
         return self.way([(east, 0), (east + size, 0), (east + size, size), (east, size),
                          (east, 0)], **{"building": "yes"} | tags)
 
-    def write(self, path):
-        body = "".join(line for _, line in sorted(self.lines, key=lambda line: line[0]))
+    def relation(self, *ways, **tags):
+        self.number += 1
+        members = "".join(f"<member type='way' ref='{w}' role='outer'/>" for w in ways)
+        self.lines.append((2, f"<relation id='{self.number}' version='1'>{members}"
+                              f"{self._tags({'type': 'multipolygon'} | tags)}</relation>"))
+        return self.number
+
+    def write(self, path, order=(0, 1, 2)):
+        """order : of nodes, ways and relations; None: as they were drawn, the last first"""
+        lines = self.lines[::-1] if order is None else sorted(
+            self.lines, key=lambda line: order.index(line[0]))
+        body = "".join(line for _, line in lines)
         path.write_text(f"<osm version='0.6'>{body}</osm>", encoding="utf-8")
         return path
 
@@ -200,6 +217,126 @@ def test_a_building_under_ground_does_not_stand(extract, tmp_path):
     city = read_osm(extract.write(tmp_path / "a.osm"))
     assert [b.building_id for b in city.buildings] == [f"way/{above}"]
     assert (city.n_buildings, city.n_skipped) == (1, 1)
+
+
+# --- files in any order, of editors, and cut ones ------------------------------------------
+
+
+@pytest.fixture
+def block(extract):
+    """Three houses, one whose outline is of two ways, and a row of trees."""
+    for k in range(3):
+        extract.house(east=50 * k, height=str(10 + k))
+    a, b, c, d = (extract.node(*corner) for corner in ((0, 50), (30, 50), (30, 90), (0, 90)))
+    extract.relation(extract.way([a, b, c]), extract.way([c, d, a]), building="yes", height="20")
+    extract.way([(60, 60), (90, 60)], natural="tree_row")
+    return extract
+
+
+def as_it_stands(city):
+    return sorted((b.top_z, round(b.footprint.area, 1), b.kind) for b in city.buildings)
+
+
+@pytest.mark.parametrize("order", [(1, 0, 2), (1, 2, 0), (2, 1, 0), (2, 0, 1), (0, 2, 1), None])
+def test_nodes_may_come_after_what_needs_them(block, tmp_path, order):
+    right = read_osm(block.write(tmp_path / "a.osm"))
+    assert (right.n_buildings, right.n_skipped) == (4, 0)
+    city = read_osm(block.write(tmp_path / "b.osm", order))
+    assert as_it_stands(city) == as_it_stands(right) and city.extent == right.extent
+    assert (city.n_buildings, city.n_skipped, city.notes) == (4, 0, right.notes)
+
+
+def test_nodes_may_come_between(block, tmp_path):
+    right = read_osm(block.write(tmp_path / "a.osm"))
+    # the last two houses with their ways first: as files that were put together
+    block.lines = [line for line in block.lines if line[0] == 0][:8] + [
+        line for line in block.lines if line[0]] + [
+        line for line in block.lines if line[0] == 0][8:]
+    path = tmp_path / "b.osm"
+    path.write_text("<osm version='0.6'>" + "".join(line for _, line in block.lines) + "</osm>")
+    assert as_it_stands(read_osm(path)) == as_it_stands(right)
+
+
+def test_pbf_in_any_order(block, tmp_path):
+    right = read_osm(block.write(tmp_path / "a.osm"))
+    with osmium.SimpleWriter(str(tmp_path / "b.osm.pbf")) as writer:
+        for found in osmium.FileProcessor(str(block.write(tmp_path / "b.osm", (1, 2, 0)))):
+            writer.add(found)
+    assert as_it_stands(read_osm(tmp_path / "b.osm.pbf")) == as_it_stands(right)
+
+
+def test_positions_within_ways(block, tmp_path):
+    """As of Overpass's `out geom`, where there are no nodes."""
+    right = block.write(tmp_path / "a.osm")
+    text = right.read_text()
+    places = dict(re.findall(r"<node id='(\d+)' version='1' (.*?)>", text))
+    text = re.sub(r"<node .*?</node>", "", text)
+    path = tmp_path / "b.osm"
+    path.write_text(re.sub(r"<nd ref='(\d+)'/>",
+                           lambda nd: f"<nd ref='{nd[1]}' {places[nd[1]]}/>", text))
+    assert as_it_stands(read_osm(path)) == as_it_stands(read_osm(right))
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+@pytest.mark.parametrize("new", [r"(id|ref)='(\d+)'", r"(id|ref)='([1-4])'"])
+def test_negative_ids_of_an_editor(block, tmp_path, new, pack):
+    block.house(east=500, note="id='7' > ref='8'")
+    right = read_osm(block.write(tmp_path / "a.osm"))
+    text = re.sub(new, r"\1='-\2'", block.write(tmp_path / "b.osm").read_text())
+    (tmp_path / "b.osm").write_bytes(pack(text.replace(" version='1'", "").encode()))
+    city = read_osm(tmp_path / "b.osm")
+    assert as_it_stands(city) == as_it_stands(right) and city.n_skipped == 0
+    whole = new == r"(id|ref)='(\d+)'"
+    assert {b.building_id.split("/")[1][0] == "-" for b in city.buildings} == {whole}
+
+
+def test_what_is_deleted_is_not_there(extract, tmp_path):
+    for k in range(3):
+        extract.house(east=50 * k, height=str(10 + k))
+    text = extract.write(tmp_path / "a.osm").read_text()
+    first, second, _ = re.findall(r"<way id='\d+' version='1'", text)
+    text = text.replace(first, first + " visible='false'").replace(
+        second, second + " action='delete' visible='true'")
+    (tmp_path / "b.osm").write_text(text)
+    city = read_osm(tmp_path / "b.osm")
+    assert [b.top_z for b in city.buildings] == [12.0] and city.n_skipped == 0
+
+
+def test_what_is_incomplete_is_counted(extract, tmp_path):
+    whole = extract.house(height="10")
+    cut = [(100, 0), (110, 0), (110, 10), (100, 0)]
+    extract.way(cut, building="yes")
+    gone = extract.number - 2       # a node of it
+    extract.relation(extract.way([(200, 0), (210, 0), (210, 10)]), 999_999, building="yes")
+    extract.node(300, 0, building="house")
+    extract.node(310, 0, building="entrance")       # once the tag of a door
+    extract.way([(400, 0), (410, 0)], building="yes")
+    extract.way(cut, building="yes", location="underground")
+    extract.lines = [line for line in extract.lines if f"<node id='{gone}'" not in line[1]]
+    city = read_osm(extract.write(tmp_path / "a.osm"))
+    assert [b.building_id for b in city.buildings] == [f"way/{whole}"]
+    assert (city.n_buildings, city.n_skipped) == (1, 5)
+    assert city.notes == (
+        "4 buildings are incomplete in this extract, or only points or lines: left out",)
+
+
+def test_a_city_of_incomplete_buildings_is_refused_as_such(extract, tmp_path):
+    extract.house()
+    extract.lines = extract.lines[1:]
+    with pytest.raises(CityFileError, match=r"no outline.*1 buildings without one.*export it"):
+        read_osm(extract.write(tmp_path / "a.osm"))
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, bz2.compress])
+def test_a_packed_file_needs_no_right_ending(extract, tmp_path, pack):
+    extract.house()
+    with osmium.SimpleWriter(str(tmp_path / "a.osm.pbf")) as writer:
+        for found in osmium.FileProcessor(str(extract.write(tmp_path / "a.osm"))):
+            writer.add(found)
+    for content in (tmp_path / "a.osm", tmp_path / "a.osm.pbf"):
+        (tmp_path / "city").write_bytes(pack(content.read_bytes()))
+        if content.suffix == ".osm" or pack is bytes:
+            assert read_osm(tmp_path / "city").n_buildings == 1
 
 
 def test_entities_are_refused(extract, tmp_path):
