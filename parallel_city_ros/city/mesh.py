@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +21,14 @@ from parallel_city_ros.city.mesh_files import (
 )
 from parallel_city_ros.city.model import Boxes, City, HeightSource, Solid
 from parallel_city_ros.city.options import UNTOLD, ReadOptions
+from parallel_city_ros.city.raster import grid_of, terrain_of_points
 from parallel_city_ros.city.triangulate import Faces, triangulate, weld
 from parallel_city_ros.errors import CityFileError
 from parallel_city_ros.geo import LocalFrame
 
 SINGLE_PRECISION = ("stl", "gltf", "glb", "pcd")
 BROKEN_M = 1e8              # no reference system has coordinates beyond; sensors write such
+GRID_POINTS = 100           # fewer may lie on a grid by chance
 COARSE_M = 0.05             # a rounding of coordinates that is worth a note
 
 
@@ -72,13 +75,15 @@ def read_cloud(path: str | Path, options: ReadOptions = UNTOLD,
                frame: LocalFrame | None = None) -> City:
     """Read a point cloud without classes: each point is an obstacle.
 
-    Points that are not finite, as sensors write for no echo, are left out and counted. Where it
-    stands: see `local`.
+    With options.kind terrain, points on a regular grid are the ground (see `raster`). Points that
+    are not finite, as sensors write for no echo, are left out and counted. Where it stands: see
+    `local`.
 
     Raises
     ------
     CityFileError
-        If the file is missing, damaged, no cloud or empty, or cannot be where the options say.
+        If the file is missing, damaged, no cloud or empty, or cannot be where the options say;
+        if it is to be terrain and lies on no grid.
     """
     path, head = Path(path), head_of(path)
     kind = cloud_format(path, head)
@@ -92,6 +97,12 @@ def read_cloud(path: str | Path, options: ReadOptions = UNTOLD,
     if not len(points):
         raise CityFileError(f"{path}: holds no points"
                             + ("; all are not a number" if len(good) else "; it is empty"))
+    if options.kind == "terrain":
+        city = terrain_of_points(path, points, options, frame)
+        return replace(city, notes=(f"{len(points):,} points on a grid", *notes, *city.notes))
+    if not options.kind and len(points) >= GRID_POINTS and grid_of(points) is not None:
+        notes += ("the points lie on a regular grid and are taken as obstacles; if they are the "
+                  "ground, say so with --kind terrain",)
     bounds = points.min(axis=0), points.max(axis=0)
     spot = place(path, bounds, options, frame)
     lower, upper = spot.boxes_to_enu(points, points)

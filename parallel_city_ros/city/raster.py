@@ -1,7 +1,8 @@
-"""GeoTIFF: terrain, or the heights of buildings or trees above it."""
+"""GeoTIFF, ESRI ASCII grids, points on a grid: terrain, or heights of buildings or trees on it."""
 
 from __future__ import annotations
 
+import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,18 +30,21 @@ UNITS = {"m": 1.0, "metre": 1.0, "meter": 1.0, "metres": 1.0, "meters": 1.0, "ft
 # What the first band of a picture says of itself. GDAL's names
 COLOURS = ("red", "green", "blue", "palette", "hue", "saturation", "lightness", "cyan", "magenta",
            "yellow", "black", "Y", "Cb", "Cr")
+OFF_GRID = 0.05         # of a step, by which points may lie beside the places of a grid
+LEAST_SHARE = 0.25      # of a grid's places that have a point
 LATTICE = 32            # cells between places whose pixel is reckoned; between them bilinear
 MAX_PIXEL_ERROR = 0.02  # of a pixel, by which those places may err
 
 
 def is_geotiff(head: bytes) -> bool:
-    """TIFF and BigTIFF by their first bytes."""
-    return head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+    """TIFF and BigTIFF by their first bytes; ESRI ASCII grids too, which GDAL reads alike."""
+    return head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+") or bool(
+        re.match(rb"\s*(ncols|nrows)\s+\d+\s+(ncols|nrows)\s", head, re.IGNORECASE))
 
 
 def read_raster(path: str | Path, options: ReadOptions = UNTOLD,
                 frame: LocalFrame | None = None) -> City:
-    """Read the first band of a GeoTIFF as terrain, or as things that stand on the ground.
+    """Read the first band of a raster as terrain, or as things that stand on the ground.
 
     options.kind says which; else islands among pixels at 0 or unknown that rise abruptly or are
     small are buildings, and anything else is terrain. Terrain is resampled between its pixels,
@@ -57,7 +61,63 @@ def read_raster(path: str | Path, options: ReadOptions = UNTOLD,
         or heights that are none.
     """
     path = require_file(path)
-    band = _read(path)
+    return _city(path, _read(path), options, frame)
+
+
+def terrain_of_points(path: Path, points, options: ReadOptions, frame: LocalFrame | None) -> City:
+    """Terrain of (N, 3) points of options.crs that lie on a regular grid, which may have holes.
+
+    Raises
+    ------
+    CityFileError
+        If they do not, or see `read_raster`.
+    """
+    from rasterio.transform import from_origin
+    grid = grid_of(points)
+    if grid is None:
+        raise CityFileError(f"{path}: its points lie on no regular grid, which terrain "
+                            "needs; convert it to GeoTIFF, a grid with gdal_translate, other "
+                            "points with gdal_grid")
+    values, corner_and_steps = grid
+    band = _Band(values, from_origin(*corner_and_steps), "", "", 1)
+    return _city(path, band, options, frame)
+
+
+def grid_of(points) -> tuple[np.ndarray, tuple[float, float, float, float]] | None:
+    """Points on a grid as a raster; None for other points.
+
+    Returns
+    -------
+    (rows, columns) float : z, NaN where no point is; from the north
+    (west, north, step east, step south) : of the corner of the first pixel
+    """
+    places, steps = [], []
+    for axis in range(2):
+        values = np.unique(np.round(points[:, axis], 9))
+        if len(values) < 2:
+            return None
+        gaps = np.diff(values)
+        one = gaps[np.abs(gaps / np.median(gaps) - 1) < 0.5]    # others go over a hole
+        span = values[-1] - values[0]
+        step = span / round(span / one.mean())      # the mean, as degrees are rounded
+        place = (points[:, axis] - values[0]) / step
+        if np.abs(place - np.round(place)).max() > OFF_GRID:
+            return None
+        places.append(np.round(place).astype(np.int64))
+        steps.append(step)
+    column, row = places[0], places[1].max() - places[1]        # rows from the north
+    shape = int(row.max()) + 1, int(column.max()) + 1
+    if shape[0] * shape[1] > min(MOST_CELLS, len(points) / LEAST_SHARE):
+        return None
+    values = np.full(shape, np.nan)
+    values[row, column] = points[:, 2]
+    if (values[row, column] != points[:, 2]).any():     # two heights at one place
+        return None
+    west, north = points[:, 0].min() - steps[0] / 2, points[:, 1].max() + steps[1] / 2
+    return values, (west, north, *steps)
+
+
+def _city(path, band: _Band, options: ReadOptions, frame: LocalFrame | None) -> City:
     text = band.crs or options.crs
     if not text:
         raise CityFileError(f"{path}: names no coordinate reference system; give it with --crs, "
@@ -132,8 +192,8 @@ def _read(path: Path) -> _Band:
                 return _Band(np.where(np.isfinite(values), values, np.nan), file.transform, crs,
                              file.units[0] or "", file.count)
     except (RasterioError, OSError, ValueError) as error:
-        raise CityFileError(f"{path}: cannot be read as GeoTIFF ({error}); the file is cut off or "
-                            "of another kind, export it again") from error
+        raise CityFileError(f"{path}: cannot be read as a raster ({error}); the file is cut off "
+                            "or of another kind, export it again") from error
 
 
 def _require_heights(path, file) -> None:

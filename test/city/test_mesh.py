@@ -367,6 +367,30 @@ def test_broken_clouds_say_what_is_wrong(write, content, words):
         read_cloud(write(content, "broken.dat"))
 
 
+GRID = [(391000.0 + i, 5820000.0 + j, 100 + 0.5 * i) for j in range(20) for i in range(30)]
+
+
+@pytest.mark.parametrize("content", [
+    "\n".join("{} {} {}".format(*p) for p in GRID), ply(np.array(GRID), []),
+    "x;y;z\n" + "\n".join("{};{};{}".format(*p) for p in GRID[7:])])
+def test_a_grid_of_points_may_be_the_ground(write, content):
+    path = write(content, "dgm1.xyz")
+    city = read_cloud(path, ReadOptions(crs="EPSG:25833", kind="terrain"))
+    assert not city.boxes and city.frame.altitude_m == 100.0
+    assert np.nanmax(city.terrain.heights) == pytest.approx(14.5, abs=0.1)
+    assert city.notes[0].endswith("points on a grid")
+    with pytest.raises(CityFileError, match="names no coordinate reference system"):
+        read_cloud(path, ReadOptions(kind="terrain"))
+    plain = read_cloud(path, ReadOptions(crs="EPSG:25833"))
+    assert plain.boxes and any("--kind terrain" in note for note in plain.notes)
+
+
+def test_points_that_are_no_grid_are_no_ground(write):
+    path = write("\n".join("{} {} {}".format(*p) for p in POINTS), "scan.xyz")
+    with pytest.raises(CityFileError, match="scan.xyz: .*no regular grid.*gdal_translate"):
+        read_cloud(path, ReadOptions(kind="terrain"))
+
+
 def test_compressed_pcd(write, tmp_path):
     import open3d
 

@@ -9,7 +9,7 @@ from rasterio.transform import Affine, from_origin
 from scipy.ndimage import label
 
 from parallel_city_ros.city.options import ReadOptions
-from parallel_city_ros.city.raster import is_geotiff, read_raster
+from parallel_city_ros.city.raster import grid_of, is_geotiff, read_raster, terrain_of_points
 from parallel_city_ros.city.voxels import voxelise
 from parallel_city_ros.errors import CityFileError
 from parallel_city_ros.geo import SourceCrs
@@ -214,6 +214,52 @@ def test_a_raster_without_a_place(tmp_path):
     path = write(tmp_path / "a.tif", HILL, transform=Affine.identity())
     with pytest.raises(CityFileError, match="where it lies"):
         read_raster(path)
+
+
+@pytest.mark.parametrize("suffix", [".asc", ".grd"])
+def test_an_esri_ascii_grid(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    rows = "\n".join(" ".join(f"{v:g}" for v in row) for row in HILL)
+    path.write_text(f"ncols 80\nNROWS 60\nxllcorner {X}\nyllcorner {Y - 60 * PIXEL}\n"
+                    f"cellsize {PIXEL}\nNODATA_value -9999\n{rows}\n")
+    assert is_geotiff(path.read_bytes()[:64])
+    with pytest.raises(CityFileError, match="names no coordinate reference system"):
+        read_raster(path)
+    city = read_raster(path, ReadOptions(crs="EPSG:25835"))
+    twin = read_raster(write(tmp_path / "a.tif", HILL))
+    assert np.allclose(city.terrain.heights, twin.terrain.heights, atol=1e-3, equal_nan=True)
+    path.write_text(path.read_text()[:4000])
+    with pytest.raises(CityFileError, match="cut off"):
+        read_raster(path, ReadOptions(crs="EPSG:25835"))
+
+
+def test_points_on_a_grid_are_a_raster(tmp_path):
+    """In any order, with a hole, in metres and in degrees that are rounded."""
+    row, column = (n.ravel() for n in np.indices(HILL.shape))
+    points = np.column_stack([X + (column + 0.5) * PIXEL, Y - (row + 0.5) * PIXEL, HILL.ravel()])
+    holed = np.where((row > 20) & (row < 30) & (column > 20) & (column < 30), np.nan, HILL.ravel())
+    mixed = np.random.default_rng(0).permutation(points[np.isfinite(holed)])
+    values, place = grid_of(mixed)
+    assert np.array_equal(values, holed.reshape(HILL.shape), equal_nan=True)
+    assert from_origin(*place).almost_equals(NORTH_UP)
+    step = 1e-5 / 3
+    degrees = np.column_stack([24.9 + column * step, 60.2 - row * step, HILL.ravel()]).round(7)
+    values, place = grid_of(degrees)
+    assert np.array_equal(values, HILL) and place[2:] == pytest.approx((step, step), rel=1e-3)
+
+    city = terrain_of_points(tmp_path / "a.xyz", points, ReadOptions(
+        kind="terrain", crs="EPSG:25835"), None)
+    twin = read_raster(write(tmp_path / "a.tif", HILL))
+    assert np.allclose(city.terrain.heights, twin.terrain.heights, atol=1e-3, equal_nan=True)
+
+
+@pytest.mark.parametrize("points", [
+    np.random.default_rng(0).uniform(0, 100, (500, 3)), np.arange(30.0).reshape(10, 3),
+    np.array([(x, y, z) for x in range(9) for y in range(9) for z in range(2)], float),
+    np.array([(0, y, 1) for y in range(9)], float), np.ones((1, 3)),
+    np.array([(1000 * (k == 3) + k, 1000 * (k == 5) + k, 0) for k in range(9)], float)])
+def test_other_points_lie_on_no_grid(points):
+    assert grid_of(points) is None
 
 
 def test_the_frame_of_another_file(tmp_path):
