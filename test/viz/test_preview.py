@@ -157,6 +157,38 @@ def test_a_large_grid_is_drawn_in_few_pixels_that_lose_no_tower(tmp_path):
     assert np.allclose(np.array([i, j]) * cells.edge + grid.origin[:2], 9000, atol=cells.edge)
 
 
+def test_what_is_looked_at_square_by_square_is_the_whole(monkeypatch):
+    """Over a slope, with squares and cells that do not divide the grid."""
+    slope = HeightRaster(heights=np.add.outer(0.7 * np.arange(70), 1.1 * np.arange(50)).astype(
+        np.float32), origin=(-10.0, -10.0), cell=7.0)
+    random = np.random.default_rng(0)
+    corners = random.uniform(0, 280, (60, 2))
+    city = city_of(*(house((x, y, x + 9, y + 5), top=h) for (x, y), h in zip(
+        corners, random.uniform(3, 60, 60), strict=True)), terrain=slope)
+    grid = voxelise(city, 1.0)
+    above = np.where(grid.built, grid.surface - grid.ground, 0.0)
+    monkeypatch.setattr(preview, "SQUARE", 3)
+    for most in (1400, 100, 47):
+        monkeypatch.setattr(preview, "MOST_PIXELS", most)
+        cells = preview._Cells(grid)
+        assert cells.step == -(-max(grid.shape[:2]) // most)
+        assert np.allclose(cells.above, preview._highest(above, cells.step), atol=1e-3)
+        inside = np.s_[:grid.shape[0] // cells.step, :grid.shape[1] // cells.step]
+        assert np.allclose(cells.ground[inside], preview._highest(
+            grid.ground, cells.step)[inside], atol=1e-3)
+
+
+def test_a_map_of_fifty_kilometres_is_never_as_large_as_its_columns(tmp_path):
+    """Half a thousand million of them would be 4 GB an array."""
+    city = replace(city_of(house((40_000, 20_000, 40_002, 20_002), top=80.0), terrain=HeightRaster(
+        heights=np.random.default_rng(0).uniform(0, 50, (50, 40)).astype(np.float32),
+        origin=(0.0, 0.0), cell=1000.0)), extent=(0.0, 0.0, 50_000.0, 40_000.0))
+    grid = voxelise(city, 2.0)
+    draw_preview(tmp_path / "p.png", city, grid)
+    assert not {"surface", "ground"} & set(vars(grid))
+    assert 80.0 <= preview._Cells(grid).above.max() <= 84.0
+
+
 def test_a_few_towers_do_not_make_all_others_look_flat():
     low = np.full(1000, 8.0)
     assert not isinstance(preview._norm(low), LogNorm)
