@@ -49,13 +49,21 @@ _LOD = re.compile(r"lod([0-4])(?!MultiCurve|TerrainIntersection)[A-Z]")
 _FACE = "face"      # attribute that a polygon leaves behind: its number
 _HREF = "{http://www.w3.org/1999/xlink}href"
 _AS_IT_IS = "1 0 0 0  0 1 0 0  0 0 1 0  0 0 0 1"
+_BEFORE_ROOT = re.compile(
+    rb"(?:<!--.*?-->\s*|<\?.*?\?>\s*|<!DOCTYPE[^>\[]*(?:\[.*?\]\s*)?>\s*)*", re.DOTALL)
 _FEET = re.compile(r"\b(ft|foot|feet)", re.IGNORECASE)
 
 
 def is_citygml(head: bytes) -> bool:
     """By the first kilobytes of a file, which may be gzipped."""
-    head = unpacked_head(head).replace(b"\0", b"")      # of UTF-16
-    return head.lstrip(b"\xff\xfe\xef\xbb\xbf \t\r\n").startswith(b"<") and b"CityModel" in head
+    return b"CityModel" in from_root(unpacked_head(head).replace(b"\0", b""))     # of UTF-16
+
+
+def from_root(text: bytes) -> bytes:
+    """From the first element of an XML text on; b"" if it is none, or the element not in it."""
+    text = text.lstrip(b"\xff\xfe\xef\xbb\xbf \t\r\n")
+    text = text[_BEFORE_ROOT.match(text).end():]
+    return text if re.match(rb"<[^!?]", text) else b""
 
 
 def read_citygml(path: str | Path, options: ReadOptions = UNTOLD,

@@ -202,7 +202,7 @@ def _unpacker(head: bytes) -> Callable | None:
         bz2.open if head.startswith(b"BZh") else None
 
 
-def _open_unpacked(path: Path):
+def open_unpacked(path: Path):
     with open(path, "rb") as file:
         opened = _unpacker(file.read(LOOK_BYTES))
     return opened(path) if opened else open(path, "rb")
@@ -234,6 +234,10 @@ class _Input:
         with osmium.SimpleWriter(copy) as writer:
             queue.apply(writer)
         return osmium.io.File(copy)
+
+
+# What libosmium, and those that unpack, raise.
+UNREADABLE = (RuntimeError, OSError, ValueError, EOFError, zlib.error)
 
 
 @dataclass
@@ -365,7 +369,7 @@ def _original(number: int) -> int:
 def _is_edited(path: Path) -> bool:
     """Whether an XML file is an editor's: with new objects, or some that are deleted there."""
     end = b""
-    with _open_unpacked(path) as file:
+    with open_unpacked(path) as file:
         while block := file.read(1 << 20):
             block = end + block
             if any(sign in block for sign in _SIGNS_OF_EDITORS):
@@ -389,7 +393,7 @@ def _as_published(path: Path) -> bytes:
         return re.sub(rb"\s*(/?>)$", rb' visible="false"\1', text) \
             if _DELETED.search(text) else text
 
-    with _open_unpacked(path) as file:
+    with open_unpacked(path) as file:
         return _ELEMENT.sub(element, file.read())
 
 
@@ -405,7 +409,7 @@ def read_tagged(path: str | Path, keys: Sequence[str]) -> list[Area]:
     try:
         return [Area(name, tags, shape, is_part=False)
                 for name, tags, shape in _objects(path, keys) if shape is not None]
-    except (RuntimeError, OSError, ValueError) as error:
+    except UNREADABLE as error:
         raise CityFileError(
             f"{path}: cannot be read as OpenStreetMap data ({error}); the file is cut off or of "
             "another kind, download or export it again as .osm or .osm.pbf") from error
@@ -498,7 +502,7 @@ def read_osm(path: str | Path, options: ReadOptions = UNTOLD,
     path = require_file(path)
     try:
         found = _read_areas(path)
-    except (RuntimeError, OSError, ValueError) as error:
+    except UNREADABLE as error:
         raise CityFileError(
             f"{path}: cannot be read as OpenStreetMap data ({error}); the file is cut off or of "
             "another kind, download or export it again as .osm or .osm.pbf") from error

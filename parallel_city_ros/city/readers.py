@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import json
+import re
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -19,10 +18,14 @@ from parallel_city_ros.errors import CityFileError
 from parallel_city_ros.geo import LocalFrame
 
 LOOK_BYTES = 4096
+LOOK_BYTES_XML = 1 << 20        # licences stand before the first element
 KNOWN = ("neither OpenStreetMap (.osm, .osm.pbf) nor GeoJSON, CityJSON, CityJSONSeq, CityGML, "
          "GeoPackage, Shapefile, SQLite, FlatGeobuf, GeoTIFF, LiDAR (LAS, LAZ), a mesh (PLY, OBJ, "
          "STL, glTF, OFF), a point cloud (PCD, PLY, XYZ) or OctoMap (.bt, .ot)")
 PARTS_OF_SHAPEFILE = (".shx", ".dbf", ".prj", ".cpg", ".sbn", ".sbx", ".qix")
+OSM_ROOTS = ("osm", "osmChange")
+OTHER_XML = {"html": "it is a web page, download the file again",
+             "collada": "convert it to OBJ or glTF", "x3d": "convert it to OBJ or glTF"}
 GZIP, BZIP2, ZIP = b"\x1f\x8b", b"BZh", b"PK\x03\x04"
 
 Reader = Callable[[Path, ReadOptions, LocalFrame | None], City]
@@ -211,27 +214,40 @@ def _json(path: Path, head: bytes) -> Reader | None:
 def _text(path: Path, head: bytes) -> Reader | None:
     from parallel_city_ros.city.citygml import is_citygml
     from parallel_city_ros.city.mesh_files import cloud_format, mesh_format
-    from parallel_city_ros.city.osm import is_pbf, is_xml
+    from parallel_city_ros.city.osm import is_pbf, is_xml, unpacked_head
 
-    unpacked = _unpacked(path, head)
-    for holds, reader in ((is_citygml(head), _citygml),
-                          (is_xml(unpacked) or is_pbf(unpacked), _osm),
-                          (mesh_format(path, head), _mesh), (cloud_format(path, head), _cloud)):
+    unpacked = unpacked_head(path, head)
+    if is_citygml(head):        # of UTF-16 too
+        return _citygml
+    if is_xml(unpacked):
+        return _xml(path)
+    for holds, reader in ((is_pbf(unpacked), _osm), (mesh_format(path, head), _mesh),
+                          (cloud_format(path, head), _cloud)):
         if holds:
             return reader
     return None
 
 
-def _unpacked(path: Path, head: bytes) -> bytes:
-    """The head of what is packed by gzip or bzip2, as osmium unpacks it."""
-    opened = gzip.open if head.startswith(GZIP) else bz2.open if head.startswith(BZIP2) else None
-    if opened is None:
-        return head
+def _xml(path: Path) -> Reader:
+    """By the first element, however long the comments before it."""
+    from parallel_city_ros.city.citygml import from_root, is_citygml
+    from parallel_city_ros.city.osm import open_unpacked
+
     try:
-        with opened(path) as file:
-            return file.read(LOOK_BYTES)
+        with open_unpacked(path) as file:
+            text = from_root(file.read(LOOK_BYTES_XML))[:LOOK_BYTES]
     except (OSError, EOFError, zlib.error):
-        return head
+        return _osm             # packed, and cut off: it says so
+    if is_citygml(text):
+        return _citygml
+    root = re.match(rb"<(?:[\w.-]+:)?([\w.-]+)", text)
+    name = root[1].decode("latin-1") if root else ""
+    if name and name not in OSM_ROOTS:
+        raise CityFileError(
+            f"{path}: is XML, but neither OpenStreetMap nor CityGML: its first element is "
+            f"<{name}>; " + OTHER_XML.get(name.lower(), "convert it to GeoJSON or GeoPackage, as "
+                                                        "with ogr2ogr"))
+    return _osm                 # which says what is wrong
 
 
 # --- readers, each loaded when it is needed ---------------------------------------------------
@@ -239,13 +255,13 @@ def _unpacked(path: Path, head: bytes) -> bytes:
 
 def _osm(path, options, frame) -> City:
     from parallel_city_ros.city.osm import read_osm
-    city = read_osm(path)
+    city = read_osm(path, options)
     return city if frame is None else moved(city, frame)
 
 
 def _geojson(path, options, frame) -> City:
     from parallel_city_ros.city.geojson import read_geojson
-    city = read_geojson(path)
+    city = read_geojson(path, options)
     return city if frame is None else moved(city, frame)
 
 

@@ -4,6 +4,7 @@ import bz2
 import gzip
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -184,6 +185,27 @@ def test_packed_openstreetmap(tmp_path):
         read_city(tmp_path / "b.gz")
 
 
+@pytest.mark.parametrize("kind, pack", [("osm", bytes), ("osm", gzip.compress), ("gml", bytes),
+                                        ("gml", gzip.compress)])
+def test_a_long_comment_at_the_beginning(tmp_path, kind, pack):
+    path = FILES[kind](tmp_path / f"a.{kind}")
+    declaration, text = re.fullmatch(r"(<\?xml.*?\?>)?(.*)", path.read_text(), re.DOTALL).groups()
+    licence = "".join(f"<!-- <CityModel> <osm> {k} -->\n" for k in range(3000))
+    path.write_bytes(pack(((declaration or "") + licence + text).encode()))
+    assert read_city(path).n_buildings == 1
+
+
+@pytest.mark.parametrize("name", ["city_gz", "city.osm", "city.bz2"])
+def test_packed_openstreetmap_by_any_name(tmp_path, name):
+    content = osm(tmp_path / "a.osm").read_bytes()
+    for pack in (gzip.compress, bz2.compress):
+        (tmp_path / name).write_bytes(pack(content))
+        assert read_city(tmp_path / name).n_buildings == 1
+    (tmp_path / name).write_bytes(gzip.compress(content + b" " * 2_000_000)[:-500])
+    with pytest.raises(CityFileError, match="cut off"):
+        read_city(tmp_path / name)
+
+
 def test_a_shapefile_needs_its_siblings_and_is_found_by_them(tmp_path):
     path = outlines(tmp_path / "houses.shp", driver="ESRI Shapefile")
     assert read_city(path).n_buildings == 1
@@ -196,7 +218,9 @@ def test_a_shapefile_needs_its_siblings_and_is_found_by_them(tmp_path):
     (b"\xff\xd8\xff\xe0 JFIF", "neither"),
     (b"Dear all,\nplease find the city attached\n", "neither"), (b"PK\x03\x04 a zip", "unpack"),
     (b'{"a": 1}', "neither a GeoJSON"), (b'{"type": "FeatureColl', "cut off"),
-    (b"<html><body>404</body></html>", "OpenStreetMap")])
+    (b"<html><body>404</body></html>", "neither OpenStreetMap.*<html>; it is a web page"),
+    (b"<?xml version='1.0'?><!-- k --><k:kml xmlns:k='a'/>", "<kml>; convert it to GeoJSON"),
+    (b"<COLLADA version='1.4'/>", "<COLLADA>; convert it to OBJ")])
 def test_what_is_not_read_is_told_what_is(tmp_path, content, words):
     path = tmp_path / "thing.las"
     path.write_bytes(content)
@@ -284,6 +308,25 @@ def test_the_option_crs_is_for_files_that_name_none(tmp_path):
     with pytest.raises(CityFileError, match="outside the area"):
         read_city([houses, scan], ReadOptions(crs="EPSG:25833"))
     assert read_city(lidar(tmp_path / "c.laz"), ReadOptions(crs="EPSG:25833")).crs == "EPSG:7415"
+
+
+def test_options_reach_geojson_and_openstreetmap(tmp_path):
+    metres = tmp_path / "metres.geojson"
+    metres.write_text(json.dumps({"type": "FeatureCollection", "features": [{
+        "type": "Feature", "properties": {"ridge": 14.5}, "geometry": {
+            "type": "Polygon", "coordinates": [(np.array(square(*HALL)) + (X0, Y0)).tolist()]}}]}))
+    with pytest.raises(CityFileError, match="metres.geojson.*--crs"):
+        read_city(metres)
+    told = ReadOptions(crs="EPSG:28992", height_attribute="ridge")
+    city = read_city(metres, told)
+    assert city.crs == "EPSG:28992" and city.buildings[0].top_z == 14.5
+    frame = LocalFrame(52.001, 4.36, 1.0)
+    there = read_city(geojson(tmp_path / "degrees.geojson"), frame=frame).buildings[0].footprint
+    found = read_city(metres, told, frame=frame).buildings[0].footprint
+    assert shapely.hausdorff_distance(found, there) < 0.01
+    text = osm(tmp_path / "a.osm").read_text()
+    (tmp_path / "a.osm").write_text(text.replace("<tag", '<tag k="ridge" v="17 m"/><tag'))
+    assert read_city(tmp_path / "a.osm", told).buildings[0].top_z == 17.0
 
 
 def test_terrain_and_canopy_beside_openstreetmap(tmp_path):
