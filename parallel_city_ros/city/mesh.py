@@ -68,7 +68,8 @@ def read_mesh(path: str | Path, options: ReadOptions = UNTOLD,
         extent=_extent(corners), vertical_datum=spot.vertical_datum,
         height_sources={s.value: 0 for s in HeightSource} | {
             HeightSource.MEASURED.value: len(solids)},
-        notes=(*notes, *_rounding(path, kind, bounds), *spot.notes))
+        notes=(*notes, *_which_is_up(kind, corners, solids), *_rounding(path, kind, bounds),
+               *spot.notes))
 
 
 def read_cloud(path: str | Path, options: ReadOptions = UNTOLD,
@@ -159,6 +160,15 @@ def _bodies(path, corners, faces, kind) -> tuple[Solid, ...]:
     parts = np.split(triangles[order], np.flatnonzero(np.diff(part[order])) + 1)
     return tuple(Solid(building_id=f"{path.stem}/{k}", triangles=corners[part], kind=kind,
                        closed=bool(closed[k])) for k, part in enumerate(parts))
+
+
+def _which_is_up(kind, corners, solids) -> tuple[str, ...]:
+    """A note where several bodies reach higher than they spread: y may be up, as in glTF."""
+    _, wide, high = np.ptp(corners, axis=0)
+    if kind in ("gltf", "glb") or len(solids) < 2 or high <= wide:
+        return ()
+    return (f"z is taken as up, as {kind} does not say; it spans {high:.0f} m and y {wide:.0f} m: "
+            "if y is up in the file, export it with z up",)
 
 
 def _rounding(path, kind, bounds) -> tuple[str, ...]:

@@ -1,15 +1,14 @@
 """Files of meshes and point clouds: told apart by content, checked to be whole, as arrays.
 
-open3d 0.20 reads STL, compressed PCD, and of glTF what `gltf` does not. It is not asked for the
-others: it keeps the coordinates of OBJ and OFF in single precision, half a metre in a map
+open3d 0.20 reads STL of text, compressed PCD, and of glTF what `gltf` does not. It is not asked
+for the others: it keeps the coordinates of OBJ and OFF in single precision, half a metre in a map
 projection, leaves out every face of an OBJ that is no triangle, takes the numbers of a PCD of
-double precision for 0, and of a PLY or PCD that was cut off it hands back what there is, or memory
-that was never written.
+double precision for 0, refuses a binary STL that a byte follows, and of a PLY or PCD that was cut
+off it hands back what there is, or memory that was never written.
 """
 
 from __future__ import annotations
 
-import json
 import re
 import tempfile
 import warnings
@@ -17,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from parallel_city_ros.city.gltf import read_glb
+from parallel_city_ros.city.gltf import read_gltf
 from parallel_city_ros.city.ply import is_ply, ply_header, read_ply
 from parallel_city_ros.errors import CityFileError
 
@@ -48,7 +47,8 @@ def mesh_format(path: Path, head: bytes) -> str:
         return "gltf" if not is_other and any(word in head for word in words) else ""
     if re.match(rb"(ST)?(C)?(N)?OFF\s", text):
         return "off"
-    if _is_binary_stl(path, head) or re.match(rb"solid\b[^\n]*\n\s*(facet|endsolid)\b", text):
+    if _is_binary_stl(path, head) or _may_be_cut_stl(path, head) or re.match(
+            rb"solid\b[^\n]*\n\s*(facet|endsolid)\b", text):
         return "stl"
     words = [line.split()[0].decode("latin-1") for line in _lines(head)]
     is_obj = words and set(words) <= _OBJ_WORDS and not {"v", "o", "g", "mtllib"}.isdisjoint(words)
@@ -97,9 +97,20 @@ def _numbers(line: bytes) -> int:
     return count
 
 
+def _stl_bytes(head) -> int:
+    """Of a binary STL, as its number of triangles has it; 0 if it is too short."""
+    return 84 + 50 * int.from_bytes(head[80:84], "little") if len(head) >= 84 else 0
+
+
 def _is_binary_stl(path, head) -> bool:
-    return len(head) >= 84 and \
-        84 + 50 * int.from_bytes(head[80:84], "little") == path.stat().st_size > 84
+    """As long as it says; some writers add a line's end, or less than another triangle."""
+    return _stl_bytes(head) > 84 and 0 <= path.stat().st_size - _stl_bytes(head) < 50
+
+
+def _may_be_cut_stl(path, head) -> bool:
+    """Told by its name, as nothing else in it is certain: to be refused with the right words."""
+    return path.suffix.lower() == ".stl" and b"\0" in head[80:] \
+        and _stl_bytes(head) > path.stat().st_size
 
 
 _PCD_TYPES = {"F": "f", "I": "i", "U": "u"}
@@ -129,7 +140,8 @@ def read_faces(path: Path, kind: str):
     CityFileError
         If the file is cut off or damaged.
     """
-    own = {"obj": _read_obj, "off": _read_off, "ply": read_ply, "glb": read_glb}
+    own = {"obj": _read_obj, "off": _read_off, "ply": read_ply, "glb": read_gltf,
+           "gltf": read_gltf, "stl": _read_stl}
     found = own[kind](path) if kind in own else None
     return _open3d_mesh(path, kind) if found is None else found
 
@@ -161,36 +173,28 @@ def _open3d_read(read, path: Path, suffix: str):
 
 
 def _open3d_mesh(path, kind) -> tuple[np.ndarray, np.ndarray]:
-    if kind == "gltf":
-        _check_buffers(path)
-    elif kind == "stl":
-        _check_stl(path)
     mesh = _open3d_read(lambda io, name: io.read_triangle_mesh(name), path, kind)
     return np.array(mesh.vertices), np.array(mesh.triangles).astype(np.int64)
 
 
-def _check_stl(path) -> None:
-    """Refuse a text that does not end as it should: what is there would be read without a word."""
+def _read_stl(path) -> tuple[np.ndarray, np.ndarray] | None:
+    """Binary STL; None for a text, which ends as it should: open3d would read half of one."""
+    size = path.stat().st_size
     with open(path, "rb") as file:
         head = file.read(LOOK_BYTES)
-        file.seek(max(0, path.stat().st_size - LOOK_BYTES))
-        if not _is_binary_stl(path, head) and b"endsolid" not in file.read():
-            raise CityFileError(f"{path}: is cut off: it does not end with endsolid; copy it "
-                                "again")
-
-
-def _check_buffers(path) -> None:
-    """Refuse a glTF without the files that it names."""
-    try:
-        document = json.loads(path.read_bytes().decode("utf-8-sig"))
-        names = [b["uri"] for b in document.get("buffers", ()) if "uri" in b]
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise CityFileError(f"{path}: cannot be read as glTF ({error}); the file is cut off or "
-                            "damaged, copy it again") from error
-    for name in names:
-        if not name.startswith("data:") and not (path.parent / name).is_file():
-            raise CityFileError(f"{path}: needs {name} beside it; copy that too, or export it as "
-                                ".glb, which is one file")
+        file.seek(max(0, size - LOOK_BYTES))
+        end = file.read()
+    if _is_binary_stl(path, head):
+        count = int.from_bytes(head[80:84], "little")
+        rows = np.fromfile(path, [("normal", "<3f4"), ("corners", "<9f4"), ("more", "<u2")],
+                           count, offset=84)
+        return rows["corners"].reshape(-1, 3).astype(float), np.arange(3 * count).reshape(-1, 3)
+    if _may_be_cut_stl(path, head):
+        raise CityFileError(f"{path}: is cut off: {size:,} of {_stl_bytes(head):,} bytes are "
+                            "there; copy it again")
+    if b"endsolid" not in end:
+        raise CityFileError(f"{path}: is cut off: it does not end with endsolid; copy it again")
+    return None
 
 
 def _read_pcd(path) -> np.ndarray:

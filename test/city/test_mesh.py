@@ -3,6 +3,7 @@
 import base64
 import json
 import struct
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -78,7 +79,10 @@ def gltf(corners=CORNERS, faces=TRIANGLES, uri=None, nodes=({"mesh": 0},)):
 
 
 def glb(**arguments) -> bytes:
-    document, buffer = gltf(**arguments)
+    return packed(*gltf(**arguments))
+
+
+def packed(document, buffer) -> bytes:
     text = json.dumps(document).encode()
     text, buffer = text + b" " * (-len(text) % 4), buffer + b"\0" * (-len(buffer) % 4)
     return struct.pack("<4sII", b"glTF", 2, 28 + len(text) + len(buffer)) \
@@ -225,6 +229,82 @@ def test_gltf_needs_its_buffer_beside_it(write):
         read_mesh(path)
     write(buffer, "house.bin")
     assert len(read_mesh(path).solids) == 1
+
+
+@pytest.mark.parametrize("there", ["my house, süd.bin", "my%20house.bin"])
+def test_names_of_buffers_may_be_encoded(write, there):
+    document, buffer = gltf(uri=there if "%" in there else quote(there))
+    write(buffer, there)
+    (house,) = read_mesh(write(json.dumps(document), "house.gltf")).solids
+    assert house.closed and volume(house.triangles) == pytest.approx(216.0)
+
+
+def test_a_text_gltf_keeps_its_digits_too(write):
+    document, _ = gltf(uri="", nodes=[{"mesh": 0, "scale": [0.1] * 3}])
+    (house,) = read_mesh(write(json.dumps(document), "house.gltf")).solids
+    assert house.triangles.max(axis=(0, 1)) == pytest.approx([0.6, 0.4, 0.9], abs=1e-12)
+
+
+@pytest.mark.parametrize("binary", [True, False])
+@pytest.mark.parametrize("normalised", [True, False])
+def test_whole_numbers_for_coordinates(write, binary, normalised):
+    """KHR_mesh_quantization: a node makes them metres again."""
+    most = 32767 if normalised else 1
+    document, buffer = gltf(uri=None if binary else "", nodes=[{"mesh": 0, "scale": [most] * 3}])
+    turned = (CORNERS[:, [0, 2, 1]] * (1, 1, -1)).astype("<i2")
+    n = document["bufferViews"][0]["byteLength"]
+    padded = np.zeros((len(turned), 4), "<i2")      # rows of whole four bytes
+    padded[:, :3] = turned
+    buffer = padded.tobytes().ljust(n, b"\0") + buffer[n:]
+    document["extensionsRequired"] = ["KHR_mesh_quantization"]
+    document["accessors"][0] |= {"componentType": 5122, "normalized": normalised}
+    document["bufferViews"][0]["byteStride"] = 8
+    if not binary:
+        document["buffers"][0]["uri"] = "data:;base64," + base64.b64encode(buffer).decode()
+    (house,) = read_mesh(write(packed(document, buffer) if binary else json.dumps(document),
+                               "house.glb")).solids
+    assert volume(house.triangles) == pytest.approx(216.0)
+
+
+@pytest.mark.parametrize("name", ["KHR_draco_mesh_compression", "EXT_meshopt_compression"])
+def test_extensions_that_are_not_read_are_named(write, name):
+    document, buffer = gltf()
+    document["extensionsRequired"] = [name]
+    with pytest.raises(CityFileError, match=f"house.glb: needs the extension {name}"):
+        read_mesh(write(packed(document, buffer), "house.glb"))
+    document["extensionsRequired"] = ["KHR_mesh_quantization", "EXT_other"]
+    with pytest.raises(CityFileError, match="needs the extension KHR_mesh_quantization"):
+        read_mesh(write(packed(document, buffer), "house.glb"))
+
+
+def test_the_first_edition_of_gltf_is_named(write):
+    with pytest.raises(CityFileError, match="is glTF 1.0"):
+        read_mesh(write('{"asset": {"version": "1.0"}, "buffers": {}, "accessors": {}}', "a.gltf"))
+
+
+@pytest.mark.parametrize("more", [b"\n", b"\r\n", b"\0" * 40], ids=["line", "lines", "zeros"])
+def test_what_follows_a_binary_stl(write, more):
+    (house,) = read_mesh(write(stl() + more, "house.dat")).solids
+    assert volume(house.triangles) == pytest.approx(216.0)
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.95])
+def test_a_binary_stl_that_is_cut_off_says_so(write, share):
+    whole = stl(faces=np.tile(TRIANGLES, (2, 1)))
+    cut = whole[:int(share * len(whole))]
+    with pytest.raises(CityFileError,
+                       match=f"cut.stl: is cut off: {len(cut):,} of {len(whole):,} bytes"):
+        read_mesh(write(cut, "cut.stl"))
+
+
+@pytest.mark.parametrize("kind", ["obj", "stl", "ply", "gltf"])
+def test_a_town_that_is_higher_than_wide_may_lie_on_its_side(write, kind):
+    two = np.concatenate([CORNERS, CORNERS + (30, 0, 0)])
+    faces = np.concatenate([TRIANGLES, TRIANGLES + 8])
+    content = json.dumps(gltf(two, faces, uri="")[0]) if kind == "gltf" else \
+        {"obj": obj, "stl": stl, "ply": ply}[kind](two, faces)
+    said = any("z is taken as up" in n for n in read_mesh(write(content, f"a.{kind}")).notes)
+    assert said == (kind != "gltf")
 
 
 @pytest.mark.parametrize("kind", ["obj", "off", "ply", "ascii.ply"])
