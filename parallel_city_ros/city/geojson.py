@@ -5,7 +5,8 @@ Properties carry the tags of OpenStreetMap's "Simple 3D Buildings", as numbers o
 OpenStreetMap too, or by `building` if it names one of `NO_BUILDINGS`. Members of the
 collection beyond the RFC, which permits them: `name`, `attribution`, and `origin` [longitude,
 latitude, altitude], where the map frame has its zero. Coordinates are degrees, unless the
-member `crs` of the format's first edition (2008) names another system.
+member `crs` of the format's first edition (2008) names another system. A file may also be one
+feature after the other, line by line (GeoJSONL) or as RFC 8142 parts them.
 """
 
 from __future__ import annotations
@@ -22,8 +23,6 @@ from parallel_city_ros.city.model import City
 from parallel_city_ros.city.options import UNTOLD, ReadOptions
 from parallel_city_ros.city.osm import (
     HEIGHT_TAGS,
-    MAX_HEIGHT_M,
-    MAX_LEVELS,
     OBSTACLES,
     SOURCE_TAG,
     UNDERGROUND,
@@ -31,7 +30,6 @@ from parallel_city_ros.city.osm import (
     assemble,
     mend,
     parse_length_m,
-    parse_levels,
     require_file,
 )
 from parallel_city_ros.city.vector import HEIGHTS, usual_name
@@ -49,11 +47,20 @@ FLAT_KEYS = ("amenity", "boundary", "highway", "landuse", "leisure", "natural", 
 UNKNOWN = (None, "", -1)    # how data sets write that they do not know
 # Kinds of obstacles; tower, chimney and water_tower are kinds of buildings too.
 NO_BUILDINGS = ("tree", "mast", "crane", "communications_tower", "power_tower")
+BETWEEN = re.compile(r"[\s\x1e]*")      # documents of one file
+OTHER_JSON = (
+    ("elements", "Overpass", "ask it for [out:xml], with (._;>;); before out;"),
+    ("geometryType", "Esri", "convert it, as with ogr2ogr, or ask the service for f=geojson"),
+    ("Topology", "TopoJSON", "convert it, as with mapshaper or ogr2ogr"))
 DEGREES = re.compile(r"CRS84|\b4326\b|\b4979\b")
 
 
 class _Broken(ValueError):
     """What is wrong with a feature; the reader adds file and feature."""
+
+
+class _NoDegrees(_Broken):
+    """A position that is none of the reference system, and so puts all others in doubt."""
 
 
 @dataclass(frozen=True)
@@ -63,20 +70,23 @@ class _Reading:
     source : reference system of the positions; None: longitude and latitude
     height, levels : property that says how high a building is, in metres or storeys, beside the
         tags of OpenStreetMap; "": none
-    asked : whether the property was named by the options, and has to be right
+    asked : whether the property was named by the options
+    unit : of lengths that name none: "ft", or "" for metres
     """
 
     source: SourceCrs | None = None
     height: str = ""
     levels: str = ""
     asked: bool = False
+    unit: str = ""
 
 
 def read_geojson(path: str | Path, options: ReadOptions = UNTOLD,
                  frame: LocalFrame | None = None) -> City:
     """Read the buildings of a GeoJSON file.
 
-    The third coordinate of positions is not used: heights are above flat ground.
+    The third coordinate of positions is not used: heights are above flat ground. Heights that are
+    none are taken as not known, and features that cannot be read are left out: both are noted.
 
     options : crs is used where the file names no system and its positions are not degrees
     frame : local frame to read into; None: its origin is the file's `origin`, or else the
@@ -85,19 +95,19 @@ def read_geojson(path: str | Path, options: ReadOptions = UNTOLD,
     Raises
     ------
     CityFileError
-        If the file is missing, is not GeoJSON, or has no buildings, if a building's outline or
-        height is broken, in which case the message names the feature, or if its positions are
-        not of its reference system.
+        If the file is missing, is not GeoJSON, has no buildings, or more features that cannot
+        be read than others; if the property that options name has no heights; or if positions
+        are not of the file's reference system.
     """
     path = require_file(path)
     try:
-        document = json.loads(path.read_bytes().decode("utf-8-sig"))
+        document = _document(path.read_bytes().decode("utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise CityFileError(f"{path}: cannot be read as GeoJSON ({error}); the file is cut off or "
                             "of another kind, export it again") from error
     features = _features(path, document)
     reading = _reading(path, document, features, options)
-    areas, obstacles, skipped = [], [], 0
+    areas, obstacles, skipped, broken = [], [], 0, []
     for number, feature in enumerate(features):
         name = f"feature {number}"
         try:
@@ -106,12 +116,19 @@ def read_geojson(path: str | Path, options: ReadOptions = UNTOLD,
             identity = _identity(feature, number)
             name += "" if identity == f"feature/{number}" else f" ({identity})"
             area = _area(feature, identity, reading)
-        except _Broken as error:
+        except _NoDegrees as error:
             raise CityFileError(f"{path}: {name} {error}") from None
+        except _Broken as error:
+            broken.append(f"{name} {error}")
+            continue
         if area is None:
             skipped += 1
         else:
             (areas if area.kind == "building" else obstacles).append(area)
+    if len(broken) > len(areas) + len(obstacles):
+        raise CityFileError(f"{path}: {broken[0]}" + (
+            f"; {len(broken):,} of {len(features):,} features cannot be read, export it again"
+            if len(broken) > 1 else ""))
     if not areas:
         raise CityFileError(f"{path}: holds no buildings (no Polygon or MultiPolygon that stands "
                             "above the ground); choose a file of building outlines")
@@ -127,35 +144,82 @@ def read_geojson(path: str | Path, options: ReadOptions = UNTOLD,
     notes = [f"{what} are those of the property {name!r}"
              for what, name in (("heights", reading.height), ("storeys", reading.levels))
              if name and not reading.asked]
+    notes += _notes_on_heights(path, areas, features, reading)
+    if broken:
+        notes.append(f"{len(broken):,} features cannot be read and are left out: {broken[0]}"
+                     + (", and others" if len(broken) > 1 else ""))
     attribution = document.get("attribution", "")
-    return assemble(path.name, frame, areas, skipped,
+    return assemble(path.name, frame, areas, skipped + len(broken),
                     attribution if isinstance(attribution, str) else "", obstacles, notes, to_enu,
                     "EPSG:4326" if source is None else source.name)
+
+
+def _document(text: str):
+    """The JSON document; of several after each other the collection of their features."""
+    decoder, documents, at = json.JSONDecoder(), [], 0
+    while at < len(text) or not documents:
+        document, at = decoder.raw_decode(text, BETWEEN.match(text, at).end())
+        documents.append(document)
+        at = BETWEEN.match(text, at).end()
+    if len(documents) == 1:
+        return documents[0]
+    features = []
+    for document in documents:
+        inner = document.get("features") if isinstance(document, dict) else None
+        features += inner if isinstance(inner, list) else [document]
+    return {"type": "FeatureCollection", "features": features}
 
 
 def _features(path, document) -> list:
     kind = document.get("type") if isinstance(document, dict) else None
     if kind == "Feature":
         return [document]
+    if kind in ("Polygon", "MultiPolygon", "GeometryCollection"):
+        return [{"type": "Feature", "properties": {}, "geometry": document}]
     if kind != "FeatureCollection" or not isinstance(document.get("features"), list):
-        raise CityFileError(f"{path}: is JSON, but neither a GeoJSON FeatureCollection nor a "
-                            "Feature")
+        name, way_out = next(((f" of {name}", f"; {way_out}") for key, name, way_out in OTHER_JSON
+                              if isinstance(document, dict) and (key in document or key == kind)),
+                             ("", ""))
+        raise CityFileError(f"{path}: is JSON{name}, but neither a GeoJSON FeatureCollection nor "
+                            f"a Feature{way_out}")
     return document["features"]
+
+
+def _notes_on_heights(path, areas, features, reading: _Reading) -> list[str]:
+    said = [area for area in areas if any(area.tags.get(key) for key in HEIGHT_TAGS)]
+    if reading.asked and said and not any(
+            parse_length_m(area.tags.get(key)) for area in said for key in HEIGHT_TAGS):
+        raise CityFileError(f"{path}: {said[0].area_id} has {reading.height} "
+                            f"{said[0].tags.get('height')!r}, and no other has a height; name "
+                            "another property with --height-attribute")
+    if said or any(area.tags.get("building:levels") for area in areas):
+        return []
+    properties = [f.get("properties") for f in features if isinstance(f, dict)]
+    others = dict.fromkeys(name for p in properties if isinstance(p, dict)
+                           for name, value in p.items() if _is_number(value))
+    return ["no property holds heights: all are assumed; name one with --height-attribute if "
+            "there is one of another name" + (f" among {', '.join([*others][:8])}" if others
+                                              else "")]
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _reading(path, document, features, options: ReadOptions) -> _Reading:
     properties = [f.get("properties") for f in features if isinstance(f, dict)]
     names = dict.fromkeys(name for p in properties if isinstance(p, dict) for name in p)
     source = _source_crs(path, document, features, options)
+    unit = "ft" if options.height_unit == "ft" else ""
     if asked := options.height_attribute:
         if asked not in names:
             raise CityFileError(f"{path}: has no property {asked!r}; it has "
                                 + (", ".join(names) or "none"))
-        return _Reading(source, height=asked, asked=True)
+        return _Reading(source, height=asked, asked=True, unit=unit)
     others = [n for n in names if n not in (*LENGTHS, *LEVELS, "levels")]
     return _Reading(source, "" if names.keys() & set(HEIGHT_TAGS) else usual_name(others, HEIGHTS),
                     "" if names.keys() & {"levels", "building:levels"}
-                    else usual_name(others, USUAL_LEVELS))
+                    else usual_name(others, USUAL_LEVELS), unit=unit)
 
 
 def _source_crs(path, document, features, options: ReadOptions) -> SourceCrs | None:
@@ -182,6 +246,8 @@ def _are_degrees(features) -> bool:
     """Whether the first position there is could be longitude and latitude."""
     for feature in features:
         geometry = feature.get("geometry") if isinstance(feature, dict) else None
+        while isinstance(geometry, dict) and isinstance(geometry.get("geometries"), list):
+            geometry = next(iter(geometry["geometries"]), None)
         first = geometry.get("coordinates") if isinstance(geometry, dict) else None
         while isinstance(first, list) and first and isinstance(first[0], list):
             first = first[0]
@@ -223,11 +289,11 @@ def _area(feature, identity, reading: _Reading) -> Area | None:
         return None
     kind = geometry.get("type") if isinstance(geometry, dict) else None
     source, coordinates = reading.source, geometry.get("coordinates") if kind else None
-    if kind == "Polygon":
-        polygon = _polygon(coordinates, source)
-    elif kind == "MultiPolygon":
-        polygon = shapely.MultiPolygon([
-            _polygon(part, source) for part in _list(coordinates, "polygons")])
+    if coordinates == []:       # no geometry, as the RFC permits
+        return None
+    outline = _polygons(geometry, source)
+    if outline:
+        polygon = outline[0] if kind == "Polygon" else shapely.MultiPolygon(outline)
     elif obstacle is not None and kind == "Point":
         polygon = shapely.Point(_positions([coordinates], source))
     elif obstacle is not None and kind == "LineString":
@@ -236,10 +302,10 @@ def _area(feature, identity, reading: _Reading) -> Area | None:
         return None
     else:
         raise _Broken(f"has a geometry of unknown type {kind!r}")
-    mended = "Polygon" in kind and not polygon.is_valid
+    mended = bool(outline) and not polygon.is_valid
     if mended:
         polygon = mend(polygon)
-    if "Polygon" in kind and not polygon.area > 0:
+    if outline and not polygon.area > 0:
         raise _Broken("has an outline without area")
     return Area(identity, _tags(properties, reading), polygon,
                 is_part=not _says(properties, "building") and _says(properties, "building:part"),
@@ -274,31 +340,42 @@ def _tags(properties, reading: _Reading) -> dict[str, str]:
     values = {"building:levels": properties.get("levels")} | properties
     if reading.asked:
         values["height"] = properties.get(reading.height)
-    tags = {}
-    for keys, parse, most in ((LENGTHS, parse_length_m, f"{MAX_HEIGHT_M:g} m"),
-                              (LEVELS, parse_levels, f"{MAX_LEVELS} storeys")):
-        for key in keys:
-            value = values.get(key)
-            if value in UNKNOWN:
-                continue
-            if isinstance(value, bool) or not isinstance(value, str | int | float) \
-                    or parse(str(value)) is None:
-                name = reading.height if reading.asked and key == "height" else key
-                raise _Broken(f"has {name} {value!r}, which is no number from 0 to {most}")
-            tags[key] = str(value)
+    # Those that are none go along: they are taken as not known, and noted.
+    tags = {key: _in_unit(values[key], reading.unit if key in LENGTHS else "")
+            for key in (*LENGTHS, *LEVELS) if values.get(key) not in UNKNOWN}
     # By other names they are only guessed to be heights, and those that are none are noted.
     for key, name in (("height", reading.height), ("building:levels", reading.levels)):
         if name and properties.get(name) not in UNKNOWN:
-            tags.setdefault(key, str(properties[name]))
+            tags.setdefault(key, _in_unit(properties[name], reading.unit * (key == "height")))
     tags |= {key: str(properties[key]) for key in (*WIDTHS, SOURCE_TAG) if _says(properties, key)}
     tags["building:part"] = "yes" if _says(properties, "building:part") else "no"
     return tags
+
+
+def _in_unit(value, unit: str) -> str:
+    """unit : of numbers; a text may name its own"""
+    return f"{value} {unit}" if unit and re.fullmatch(r"\s*[\d.,]+\s*", str(value)) else str(value)
 
 
 def _list(value, what) -> list:
     if not isinstance(value, list) or not value:
         raise _Broken(f"has coordinates without {what}")
     return value
+
+
+def _polygons(geometry, source) -> list[shapely.Polygon]:
+    """All there are in a geometry."""
+    kind = geometry.get("type") if isinstance(geometry, dict) else None
+    if kind == "Polygon":
+        return [_polygon(geometry.get("coordinates"), source)]
+    if kind == "MultiPolygon":
+        return [_polygon(part, source)
+                for part in _list(geometry.get("coordinates"), "polygons")]
+    if kind == "GeometryCollection":
+        parts = geometry.get("geometries")
+        return [p for part in (parts if isinstance(parts, list) else ())
+                for p in _polygons(part, source)]
+    return []
 
 
 def _polygon(rings, source) -> shapely.Polygon:
@@ -312,7 +389,7 @@ def _positions(positions, source) -> list[tuple[float, float]]:
         try:
             found.append(_position(position, source))
         except _Broken as error:
-            raise _Broken(f"has a position that {error}") from None
+            raise type(error)(f"has a position that {error}") from None
     return found
 
 
@@ -334,7 +411,7 @@ def _position(value, source: SourceCrs | None) -> tuple[float, float]:
         raise _Broken(f"is not a list of finite numbers: {value!r}")
     x, y = float(numbers[0]), float(numbers[1])
     if source is None and not (abs(x) <= 180 and abs(y) <= 90):
-        raise _Broken(f"is not longitude, latitude in degrees: {value!r}; if the file is in "
+        raise _NoDegrees(f"is not longitude, latitude in degrees: {value!r}; if the file is in "
                       "metres, export it as RFC 7946 asks (EPSG:4326), or name its reference "
                       "system with --crs")
     return x, y

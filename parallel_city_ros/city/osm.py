@@ -171,6 +171,10 @@ def _is_no_height(tags) -> str | None:
     for key, parse in said:
         if tags.get(key) and not parse(tags[key]):
             return f"{key}={tags[key]}"
+    for key, parse in (("min_height", parse_length_m), ("building:min_level", parse_levels),
+                       ("roof:height", parse_length_m), ("roof:levels", parse_levels)):
+        if tags.get(key) and parse(tags[key]) is None:      # 0 is one
+            return f"{key}={tags[key]}"
     return None
 
 

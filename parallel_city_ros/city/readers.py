@@ -195,7 +195,8 @@ def _json(path: Path, head: bytes) -> Reader | None:
 
     if is_cityjson(head):       # gzipped too
         return _cityjson
-    if not head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith((b"{", b"[")):
+    # RFC 8142 begins each text with a record separator
+    if not head.removeprefix(b"\xef\xbb\xbf").lstrip(b" \t\r\n\x1e").startswith((b"{", b"[")):
         return None
     if mesh_format(path, head) == "gltf":
         return _mesh

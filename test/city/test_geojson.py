@@ -1,6 +1,7 @@
 """GeoJSON cities: what they say, what they may leave out, and what is refused by name."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -112,26 +113,120 @@ def test_every_polygon_of_a_multipolygon_and_its_holes_count(write):
     assert [len(p.interiors) for p in building.footprint.geoms] == [1, 0]
 
 
-@pytest.mark.parametrize("broken, words", [
-    (feature({"height": "tall"}, id="way/7"), r"feature 1 \(way/7\) has height 'tall'"),
-    (feature({"height": 5000}), "feature 1 has height 5000.*1000 m"),
-    (feature({"height": -3.5}), "height -3.5"), (feature({"height": True}), "height True"),
-    (feature({"height": [3]}), "height"), (feature({"levels": "many"}), "building:levels 'many'"),
+@pytest.mark.parametrize("key, value", [
+    ("height", "tall"), ("height", 5000), ("height", -3.5), ("height", -9999), ("height", True),
+    ("height", [3]), ("height", "NaN"), ("height", "1,250"), ("levels", "many"),
+    ("min_height", "low"), ("roof:levels", -2)])
+def test_a_height_that_is_none_is_not_known_and_noted(write, key, value):
+    city = read_geojson(write(feature({"height": 4}),
+                              feature({key: value}, moved(SQUARE, 0.01), id="way/7")))
+    odd = city.buildings[1]
+    assert (odd.source, odd.base_z, odd.top_z) == (HeightSource.ASSUMED, 0.0, 12.0)
+    key = key.replace("levels", "building:levels") if key == "levels" else key
+    assert f"1 heights are none, such as {key}={value} of way/7: taken as not known" in city.notes
+
+
+BROKEN = [
     (feature(properties=[1]), "properties"),
-    (feature({}, [SQUARE[0][:-1]]), "feature 1 has a ring of 4 positions that is not closed"),
+    (feature({}, [SQUARE[0][:-1]], id=7), r" \(7\) has a ring of 4 positions that is not closed"),
     (feature({}, [[[25, 60], [25, 61], [25, 60]]]), "at least four"),
     (feature({}, [[[25, 60]] * 4]), "without area"),
-    (feature({}, []), "without rings"), (feature({}, None), "without rings"),
-    (feature({}, [[385000, 6672000]]), "position.*without"[:8]),
-    (feature({}, [[[385000.0, 6672000.0]] * 4]), "EPSG:4326"),
+    (feature({}, [[]]), "without positions"), (feature({}, None), "without rings"),
+    (feature({}, [[385000, 6672000]]), "position that is not a list"),
     (feature({}, [[[25, "60"]] * 4]), "finite numbers"),
     (feature({}, [[[25, float("nan")]] * 4]), "finite numbers"),
     (feature({}, kind="Circle"), "Circle"), ({"type": "Polygon"}, "not of type Feature"),
-    (17, "not of type Feature")])
+    (17, "not of type Feature")]
+
+
+@pytest.mark.parametrize("broken, words", BROKEN)
 def test_broken_features_are_named(write, broken, words):
-    path = write(feature({"height": 4}), broken, name="broken.geojson")
-    with pytest.raises(CityFileError, match=r"broken\.geojson: .*" + words):
-        read_geojson(path)
+    with pytest.raises(CityFileError, match=r"broken\.geojson: feature 0.*" + words):
+        read_geojson(write(broken, name="broken.geojson"))
+    with pytest.raises(CityFileError, match=words + ".*2 of 3 features cannot be read"):
+        read_geojson(write(broken, broken, feature({"height": 4})))
+
+
+@pytest.mark.parametrize("broken, words", BROKEN)
+def test_a_broken_feature_beside_others_is_left_out(write, broken, words):
+    city = read_geojson(write(feature({"height": 4}), broken))
+    assert (city.n_buildings, city.n_skipped) == (1, 1)
+    (note,) = city.notes
+    assert re.search(r"^1 features cannot be read and are left out: feature 1.*" + words, note)
+
+
+def test_empty_coordinates_are_no_geometry(write):
+    city = read_geojson(write(feature({"height": 4}), feature({"height": 5}, []),
+                              feature({"height": 5}, [], "MultiPolygon"),
+                              feature({"natural": "tree"}, [], "Point")))
+    assert (city.n_buildings, city.n_skipped, city.notes) == (1, 3, ())
+
+
+def collection(*geometries):
+    return {"type": "GeometryCollection", "geometries": list(geometries)}
+
+
+def test_the_outlines_of_a_geometry_collection_stand(write):
+    there = [feature({}, moved(SQUARE, k / 100))["geometry"] for k in range(4)]
+    many = {"type": "MultiPolygon", "coordinates": [there[2]["coordinates"]]}
+    point = {"type": "Point", "coordinates": [25.0, 60.0]}
+    city = read_geojson(write(
+        feature({"height": 4}, there[0]["coordinates"]),
+        {"type": "Feature", "properties": {"height": 9}, "geometry": collection(
+            point, there[1], collection(many))},
+        {"type": "Feature", "properties": {"height": 9}, "geometry": collection(point)}))
+    assert [b.top_z for b in city.buildings] == [4.0, 9.0] and city.n_skipped == 1
+    assert shapely.get_num_geometries(city.buildings[1].footprint) == 2
+
+
+@pytest.mark.parametrize("first", ["", "\x1e", "\ufeff"])
+@pytest.mark.parametrize("between", ["\n", "\r\n\r\n", "\n\x1e"])
+def test_features_line_by_line(tmp_path, first, between):
+    lines = [json.dumps(feature({"height": 4 + k}, moved(SQUARE, k / 100)), indent=k or None)
+             for k in range(3)]
+    path = tmp_path / "city.geojsonl"
+    path.write_text(first + between.join(lines) + "\n", encoding="utf-8")
+    assert [b.top_z for b in read_city(path).buildings] == [4.0, 5.0, 6.0]
+    path.write_text(first + between.join(lines)[:-9], encoding="utf-8")
+    with pytest.raises(CityFileError, match="city.geojsonl.*cut off"):
+        read_city(path)
+
+
+def test_a_geometry_alone_is_a_city(tmp_path):
+    path = tmp_path / "house.geojson"
+    for geometry in (feature()["geometry"], collection(feature()["geometry"])):
+        path.write_text(json.dumps(geometry))
+        assert read_city(path).n_buildings == 1
+
+
+@pytest.mark.parametrize("content, words", [
+    ({"version": 0.6, "elements": []}, r"Overpass, but neither.*; .*\[out:xml\]"),
+    ({"geometryType": "esriGeometryPolygon", "features": []}, "Esri, .*; convert.*f=geojson"),
+    ({"type": "Topology", "objects": {}, "arcs": []}, "TopoJSON, .*; convert")])
+def test_other_json_is_told_what_it_is(tmp_path, content, words):
+    path = tmp_path / "city.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(CityFileError, match=r"city\.json: is JSON of " + words):
+        read_city(path)
+
+
+def test_a_file_without_heights_says_which_property_may_be_one(write):
+    city = read_geojson(write(feature({"dachhoehe": 14.5, "name": "hall", "flat": True})))
+    (note,) = city.notes
+    assert "all are assumed; name one with --height-attribute" in note
+    assert note.endswith("among dachhoehe")
+    assert len(read_geojson(write(feature(), feature(), feature([1]))).notes) == 3
+
+
+def test_heights_in_feet(write):
+    path = write(feature({"HEIGHTROOF": 100}),
+                 feature({"HEIGHTROOF": "20 m"}, moved(SQUARE, 0.01)))
+    city = read_city(path, ReadOptions(height_unit="ft"))
+    assert [b.top_z for b in city.buildings] == pytest.approx([30.48, 20.0])
+    path = write(feature({"height": "100.0", "min_height": 10, "levels": 3}))
+    (building,) = read_city(path, ReadOptions(height_unit="ft")).buildings
+    assert (building.base_z, building.top_z) == pytest.approx((3.048, 30.48))
+    assert read_city(path).buildings[0].top_z == 100.0
 
 
 @pytest.mark.parametrize("members, words", [
@@ -233,7 +328,7 @@ def test_heights_by_the_name_that_is_asked_for(write):
     with pytest.raises(CityFileError, match="no property 'roof'; it has height, top"):
         read_geojson(path, ReadOptions(height_attribute="roof"))
     broken = write(feature({"top": "tall"}))
-    with pytest.raises(CityFileError, match="has top 'tall'"):
+    with pytest.raises(CityFileError, match="has top 'tall'.*no other.*--height-attribute"):
         read_geojson(broken, ReadOptions(height_attribute="top"))
 
 
