@@ -31,13 +31,13 @@ from parallel_city_ros.geo import LocalFrame, SourceCrs
 
 # What publishers call it, compared without case, blanks and underscores; the first that a file
 # has counts.
-HEIGHTS = ("height", "hauteur", "buildingheight", "bldgheight", "measuredheight", "heightm",
-           "hoogte", "hoehe", "höhe", "gebaeudehoehe", "altura", "altezza", "wysokosc", "hojd",
-           "relheight", "relhmax", "maxheight", "meanheight", "heightroof", "roofheight", "hgt",
-           "h")
+HEIGHTS = ("height", "hauteur", "buildingheight", "bldgheight", "bldheight", "measuredheight",
+           "heightm", "hoogte", "hoehe", "höhe", "gebaeudehoehe", "gebäudehöhe", "altura",
+           "altezza", "wysokosc", "hojd", "relheight", "relhmax", "maxheight", "meanheight",
+           "heightroof", "roofheight", "hgt", "h")
 LEVELS = ("levels", "buildinglevels", "nbetages", "numfloors", "numberoffloors",
           "numberoffloorsaboveground", "floors", "storeys", "storeysaboveground", "stories",
-          "numstories", "geschosse", "plantas", "bouwlagen")
+          "numstories", "geschosse", "geschosszahl", "anzahlgeschosse", "plantas", "bouwlagen")
 GROUNDS = ("zminsol", "hmaaiveld", "b3hmaaiveld", "groundz", "groundelevation", "groundelev",
            "groundheight", "groundlevel", "zground", "elevationground", "abshmin", "ground")
 # Altitudes of the roof, in the datum of the ground's

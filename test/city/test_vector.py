@@ -46,10 +46,16 @@ def test_every_kind_of_file(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["Building Height", "HAUTEUR", "hoogte", "measuredHeight",
-                                  "roof_height", "HEIGHT"])
+                                  "roof_height", "HEIGHT", "Gebäudehöhe", "bld_height"])
 def test_usual_names_of_heights(tmp_path, name):
     path = write(tmp_path / "a.gpkg", [SQUARE], storeys=[9], **{name: [7.5]})
     assert read_vector(path).buildings[0].top_z == 7.5
+
+
+@pytest.mark.parametrize("name", ["num_floors", "Geschosszahl", "ANZAHL_GESCHOSSE"])
+def test_usual_names_of_storeys(tmp_path, name):
+    (house,) = read_vector(write(tmp_path / "a.gpkg", [SQUARE], **{name: [3]})).buildings
+    assert house.source is HeightSource.LEVELS and house.top_z == pytest.approx(9.6)
 
 
 def test_a_shapefile_shortens_names(tmp_path):
