@@ -29,6 +29,7 @@ from parallel_city_ros.geo import LocalFrame
 SINGLE_PRECISION = ("stl", "gltf", "glb", "pcd")
 BROKEN_M = 1e8              # no reference system has coordinates beyond; sensors write such
 GRID_POINTS = 100           # fewer may lie on a grid by chance
+TALLEST = 5000.0            # z of a mesh, in metres or feet
 COARSE_M = 0.05             # a rounding of coordinates that is worth a note
 
 
@@ -60,6 +61,10 @@ def read_mesh(path: str | Path, options: ReadOptions = UNTOLD,
     faces, notes = _usable(path, corners, faces)
     used, faces.indices = np.unique(faces.indices, return_inverse=True)
     bounds = corners[used].min(axis=0), corners[used].max(axis=0)
+    if (high := bounds[1][2] - bounds[0][2]) > TALLEST:
+        raise CityFileError(f"{path}: spans {high:,.0f} in z, which is no city in metres; if they "
+                            "are millimetres or centimetres export it in metres, if y is up with "
+                            "z up")
     spot = place(path, bounds, options, frame)
     corners = spot.to_enu(corners[used])
     solids = _bodies(path, corners, faces, options.kind or "building")

@@ -363,6 +363,7 @@ def test_a_mesh_becomes_voxels(write):
     ("v 0 0 0\nv 1 x 0\n", "is broken"), ("v 0 0 0\nv 1 0 0\nv 2 0 0\nf 1 2 2\n", "area"),
     ("v 0 0 0\nv 1e9 0 0\nv 0 1 0\nf 1 2 3\n", "numbers for its corners"),
     (obj(CORNERS + DELFT), "map projection.*crs"), (obj(CORNERS + (0, 0, 1e5)), "heights"),
+    (obj(CORNERS * 1000), "spans 9,000 in z.*millimetres"),
     ("OFF\n8 12 0\n0 0 0\n", "announced"), (glb()[:40], "cannot be read as glTF.*cut off"),
     (glb(nodes=[{"children": [0]}]), "node 0 is placed twice"),
     (glb(faces=TRIANGLES + 4), "names corner 11 of 8"),
