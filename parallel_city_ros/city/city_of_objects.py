@@ -259,9 +259,13 @@ def _metres_of_crs(model, used, source, notes):
     if not finite.all():
         raise CityFileError(f"{model.path}: has a vertex that is no number: "
                             f"{points[np.argmin(finite)].tolist()}; export it again")
-    if _is_north_first(source, points, model.authority_order):
+    north_first, doubt = _is_north_first(source, points, model.authority_order)
+    if north_first:
         points = points[:, [1, 0, 2]]
-        notes.append(f"coordinates are taken as north, east, the order of {source.name}")
+        notes.append(f"coordinates are taken as north, east, the order of {source.name}{doubt}")
+    elif doubt:
+        notes.append(f"coordinates are taken as east, north, not in the order of {source.name}"
+                     f"{doubt}")
     unit = metres_per_height_unit(source.crs)
     if unit != 1.0:
         points = points * (1.0, 1.0, unit)
@@ -274,8 +278,8 @@ def _metres_of_crs(model, used, source, notes):
     return points, offsets
 
 
-def _is_north_first(source: SourceCrs, points, authority_order: bool) -> bool:
-    """Whether x and y have to be swapped.
+def _is_north_first(source: SourceCrs, points, authority_order: bool) -> tuple[bool, str]:
+    """Whether x and y have to be swapped, and what is to be said where that is not certain.
 
     Authorities put north first in many systems and files follow them or do not, whatever they
     declare. Where the coordinates fit the system's area in one order only, that is it. German
@@ -284,9 +288,10 @@ def _is_north_first(source: SourceCrs, points, authority_order: bool) -> bool:
     lower, upper = points[:, :2].min(axis=0), points[:, :2].max(axis=0)
     x, y = [lower[0], lower[0], upper[0], upper[0]], [lower[1], upper[1], lower[1], upper[1]]
     prescribed = source.crs.axis_info[0].direction == "north" and "DHDN" not in source.crs.name
-    if _fits(source, x, y):
-        return prescribed and authority_order and _fits(source, y, x)
-    return _fits(source, y, x)
+    east_fits, north_fits = _fits(source, x, y), _fits(source, y, x)
+    both = prescribed and east_fits and north_fits
+    return (both and authority_order if east_fits else north_fits,
+            "; both orders fit: look whether it lies where it should" if both else "")
 
 
 def _fits(source, x, y) -> bool:

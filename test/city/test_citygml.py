@@ -414,6 +414,7 @@ def test_the_order_of_axes(read, name, epsg, lon, lat, north_first):
     width, depth, _ = sizes(city.solids[0])
     assert width > depth
     assert any("north, east" in note for note in city.notes) == north_first
+    assert any("both orders fit" in note for note in city.notes) == (epsg in (4326, 2180))
 
 
 @pytest.mark.parametrize("name, words", [
