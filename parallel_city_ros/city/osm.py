@@ -234,7 +234,7 @@ class _Input:
         """A copy where nodes come before ways, each in the order of their ids."""
         content = self.path.read_bytes() if self.edited is None else self.edited
         queue, copy = osmium.MergeInputReader(), str(Path(folder) / "sorted.osm.pbf")
-        queue.add_buffer(content, self.format)
+        queue.add_buffer(content, self.format or self.path.name.partition(".")[2])
         with osmium.SimpleWriter(copy) as writer:
             queue.apply(writer)
         return osmium.io.File(copy)
@@ -276,11 +276,9 @@ def _objects(path: Path, keys: Sequence[str]) -> list[tuple[str, dict[str, str],
         found = None
     # Overpass may give ways before their nodes, or bring positions along in the ways. What is
     # merely cut at the edge of an extract is not worth a second reading.
-    unsorted = found is None or found.unsorted and (found.incomplete or found.cut)
-    if unsorted or found.incomplete and not found.whole:
+    if found is None or (found.incomplete or found.cut) and (found.unsorted or not found.whole):
         with TemporaryDirectory() as folder:
-            nodes = _nodes_of_ways(source.file())
-            found = _read(source.sorted(folder) if unsorted else source.file(), keys, nodes)
+            found = _read(source.sorted(folder), keys, _nodes_of_ways(source.file()))
     return [*found.objects, *((name, tags, None) for name, tags in found.incomplete.items())]
 
 

@@ -246,6 +246,14 @@ def test_nodes_may_come_after_what_needs_them(block, tmp_path, order):
     assert (city.n_buildings, city.n_skipped, city.notes) == (4, 0, right.notes)
 
 
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (1, 2, 0), (2, 1, 0)])
+def test_a_building_of_untagged_ways_in_any_order(extract, tmp_path, order):
+    a, b, c, d = (extract.node(*corner) for corner in ((0, 0), (30, 0), (30, 40), (0, 40)))
+    extract.relation(extract.way([a, b, c]), extract.way([c, d, a]), building="yes", height="20")
+    (building,) = read_osm(extract.write(tmp_path / "a.osm", order)).buildings
+    assert building.footprint.area == pytest.approx(1200, rel=0.01)
+
+
 def test_nodes_may_come_between(block, tmp_path):
     right = read_osm(block.write(tmp_path / "a.osm"))
     # the last two houses with their ways first: as files that were put together

@@ -190,7 +190,8 @@ def test_packed_openstreetmap(tmp_path):
 def test_a_long_comment_at_the_beginning(tmp_path, kind, pack):
     path = FILES[kind](tmp_path / f"a.{kind}")
     declaration, text = re.fullmatch(r"(<\?xml.*?\?>)?(.*)", path.read_text(), re.DOTALL).groups()
-    licence = "".join(f"<!-- <CityModel> <osm> {k} -->\n" for k in range(3000))
+    other = "CityModel" if kind == "osm" else "osm"
+    licence = "".join(f"<!-- <{other}> {k} -->\n" for k in range(3000))
     path.write_bytes(pack(((declaration or "") + licence + text).encode()))
     assert read_city(path).n_buildings == 1
 
