@@ -50,10 +50,11 @@ METRES = {"m": 1.0, "ft": 0.3048}       # of options.height_unit
 SQLITE, SHAPE, FLATGEOBUF = b"SQLite format 3\0", b"\x00\x00\x27\x0a", b"fgb\x03"
 ZIP = b"PK\x03\x04"
 PACKED = (".shp", ".gpkg", ".sqlite", ".fgb")       # what is looked for in a .zip
+BYTES = "ISO-8859-1"        # each byte is a letter: reads any name
 POINT, LINE, POLYGON, COLLECTION, TRIANGLE = 1, 2, 3, 7, 17     # in well-known binary
 PLAIN = {15: 6, 16: 6, TRIANGLE: POLYGON}   # polyhedral surface, TIN: as multipolygon
 WALL = 2.0          # units of Z between the corners of a wall: less may be a kerb
-DBF_NAME = 10       # characters that a Shapefile keeps of an attribute's name
+DBF_NAME = 10       # bytes that a Shapefile keeps of an attribute's name
 
 
 def is_vector(path: str | Path, head: bytes) -> bool:
@@ -183,19 +184,40 @@ def _read(path: Path, options: ReadOptions) -> _Layer:
             layers = [(file, str(name), kind or "") for file in files
                       for name, kind in pyogrio.list_layers(file)]
             file, name = _layer(path, layers, options)
-            told = pyogrio.read_info(file, layer=name)
-            layer = _chosen(path, [str(f) for f in told["fields"]],
-                            told["driver"] == "ESRI Shapefile", options)
+            told, encoding = _info(file, name)
+            fields = {_mended(str(f), encoding): str(f) for f in told["fields"]}
+            layer = _chosen(path, list(fields), told["driver"] == "ESRI Shapefile", options)
             wanted = [layer.height, layer.roof, layer.levels, layer.ground, *layer.names]
             meta, _, layer.geometry, columns = pyogrio.raw.read(
-                file, layer=name, columns=list(filter(None, wanted)))
+                file, layer=name, encoding=encoding,
+                columns=[fields[w] for w in wanted if w])
     except (RuntimeError, ValueError, OSError, zipfile.BadZipFile, NotImplementedError) as error:
         raise CityFileError(f"{path}: cannot be read ({error}); the file is cut off or of another "
                             "kind, export it again") from error
-    layer.columns = dict(zip(map(str, meta["fields"]), columns, strict=True))
+    if encoding:
+        columns = [np.array([_mended(v, encoding) for v in c], object) if c.dtype == object else c
+                   for c in columns]
+    names = (_mended(str(f), encoding) for f in meta["fields"])
+    layer.columns = dict(zip(names, columns, strict=True))
     # what GeoPackage and others write where they do not know
     layer.crs = None if "undefined" in (meta["crs"] or "").lower() else meta["crs"]
     return layer
+
+
+def _info(file: str, layer: str) -> tuple[dict, str | None]:
+    """What GDAL says of a layer, and the encoding to read it with; None: its own."""
+    import pyogrio
+    try:
+        return pyogrio.read_info(file, layer=layer), None
+    except UnicodeDecodeError:      # a Shapefile's names may end within a letter of UTF-8
+        return pyogrio.read_info(file, layer=layer, encoding=BYTES), BYTES
+
+
+def _mended(text, encoding: str | None):
+    """A name or value that was read byte by byte, without a letter that was cut."""
+    if encoding != BYTES or not isinstance(text, str):
+        return text
+    return text.encode(BYTES).decode("utf-8", "ignore")
 
 
 def _files(path: Path) -> list[str]:
@@ -285,11 +307,12 @@ def plain_name(name: str) -> str:
 def usual_name(names: Iterable[str], usual: Sequence[str], shortened: bool = False) -> str:
     """The attribute that is called as one of the usual names, of which the first counts; "": none.
 
-    shortened : names of ten characters may have lost their ends, as those of Shapefiles
+    shortened : names of ten bytes may have lost their ends, as those of Shapefiles
     """
     found = {}
     for name in names:
-        ends = shortened and len(name) == DBF_NAME
+        # a letter of two bytes may be lost as a whole
+        ends = shortened and len(name.encode()) + (not name.isascii()) >= DBF_NAME
         for place, word in enumerate(usual):
             if plain_name(name) == word or (ends and word.startswith(plain_name(name))):
                 found.setdefault(place, name)

@@ -64,6 +64,19 @@ def test_a_shapefile_shortens_names(tmp_path):
     assert [b.top_z for b in read_vector(path).buildings] == [7.5, pytest.approx(9.6)]
 
 
+@pytest.mark.filterwarnings("ignore:.*decode error message")
+@pytest.mark.parametrize("encoding", ["UTF-8", "ISO-8859-1"])
+def test_a_shapefile_cuts_names_within_a_letter(tmp_path, encoding):
+    """Ten bytes of 'Gebäudehöhe' end in the middle of its ö."""
+    path = tmp_path / "a.shp"
+    pyogrio.raw.write(path, np.array([shapely.to_wkb(SQUARE)], object),
+                      [np.array([8.5]), np.array(["Süd"], object)], ["Gebäudehöhe", "id"],
+                      geometry_type="Polygon", crs="EPSG:25835", encoding=encoding)
+    (house,) = read_vector(path).buildings
+    assert (house.top_z, house.source) == (8.5, HeightSource.MEASURED)
+    assert house.building_id == "Süd"
+
+
 def test_what_one_attribute_does_not_know_another_may(tmp_path):
     nan = np.nan
     far = [shapely.box(385000 + 50 * k, 6672000, 385010 + 50 * k, 6672010) for k in range(5)]
