@@ -395,10 +395,10 @@ def _positions(positions, source) -> list[tuple[float, float]]:
 
 def _ring(positions, source) -> list[tuple[float, float]]:
     ring = _positions(positions, source)
-    if len(ring) < 4 or ring[0] != ring[-1]:
-        raise _Broken(f"has a ring of {len(ring)} positions that is not closed; the last must "
-                      "repeat the first, at least four in all" if ring[0] != ring[-1]
-                      else f"has a ring of {len(ring)} positions; it needs at least four")
+    if ring[:1] != ring[-1:]:       # left open it would leave its building out
+        ring.append(ring[0])
+    if len(ring) < 4:
+        raise _Broken(f"has a ring of {len(ring)} positions, closed; it needs at least four")
     return ring
 
 

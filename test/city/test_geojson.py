@@ -128,7 +128,7 @@ def test_a_height_that_is_none_is_not_known_and_noted(write, key, value):
 
 BROKEN = [
     (feature(properties=[1]), "properties"),
-    (feature({}, [SQUARE[0][:-1]], id=7), r" \(7\) has a ring of 4 positions that is not closed"),
+    (feature({}, [SQUARE[0][:2]], id=7), r" \(7\) has a ring of 3 positions, closed"),
     (feature({}, [[[25, 60], [25, 61], [25, 60]]]), "at least four"),
     (feature({}, [[[25, 60]] * 4]), "without area"),
     (feature({}, [[]]), "without positions"), (feature({}, None), "without rings"),
@@ -137,6 +137,13 @@ BROKEN = [
     (feature({}, [[[25, float("nan")]] * 4]), "finite numbers"),
     (feature({}, kind="Circle"), "Circle"), ({"type": "Polygon"}, "not of type Feature"),
     (17, "not of type Feature")]
+
+
+def test_an_open_ring_is_closed(write):
+    opened, closed = (read_geojson(write(feature({"height": 4}, [ring])))
+                      for ring in (SQUARE[0][:-1], SQUARE[0]))
+    assert opened.n_buildings == 1 and opened.n_skipped == 0
+    assert opened.buildings[0].footprint.equals(closed.buildings[0].footprint)
 
 
 @pytest.mark.parametrize("broken, words", BROKEN)
