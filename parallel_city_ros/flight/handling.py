@@ -119,8 +119,12 @@ class Handling:
         except AutopilotError as error:
             logger.warning("%s; will be tried again", error)
 
-    def _insist(self, name: str, send, reached: Callable[[Telemetry], bool]) -> None:
+    def _insist(self, name: str, send, reached: Callable[[Telemetry], bool],
+                over_gaps: bool = True) -> None:
         """Send until telemetry shows the effect: PX4 acknowledges what it then does not do.
+
+        over_gaps : again, too, if there was no answer; not where the autopilot may meanwhile do
+            what its failsafe says, which was to be overridden then
 
         Raises
         ------
@@ -135,6 +139,8 @@ class Handling:
                 send()
                 refusal = None
             except AutopilotError as error:
+                if isinstance(error, LinkError) and not over_gaps:
+                    raise
                 refusal = error
             # Acknowledged may take until the next heartbeat; what refused may pass.
             wait = self._config.mode_timeout_s if refusal is None else REFUSED_S

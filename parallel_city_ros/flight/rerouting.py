@@ -77,7 +77,7 @@ class Rerouting(Homecoming):
     def _change(self, name: str, send, mode: str, event: FlightEvent) -> None:
         """A pause or resume. If the drone will not, it comes home."""
         try:
-            self._insist(name, send, lambda t: t.flight_mode == mode)
+            self._insist(name, send, lambda t: t.flight_mode == mode, over_gaps=False)
         except AutopilotError as error:
             self._turn_back(FlightStatus.RETURNED, str(error))
         else:

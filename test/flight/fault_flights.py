@@ -117,7 +117,8 @@ def fly(grid, plan, fault: str, phase: str, undo: str) -> dict:
             Autopilot(command_timeout_s=config.command_timeout_s) as autopilot:
         autopilot.connect(simulator.address, 30.0)
         guard = GuardWatch(Guard(plan, grid, config), autopilot, config)
-        flight = PatrolFlight(plan, grid, autopilot, config, lambda: guard.reason)
+        flight = PatrolFlight(plan, grid, autopilot, config, lambda: guard.reason,
+                              guard.update_route)
 
         def on_progress(progress):
             now = seen[-1] = progress.vehicle_time_s
