@@ -295,12 +295,14 @@ def test_no_return_below_a_crane_when_the_altitude_cannot_be_raised(grid, fly):
     """A refused parameter is said; the patrol goes on, and a return becomes a landing."""
     behind, told = crane(grid, 66, 66, 80.0), []
 
-    def act(flight, progress, _):
-        if progress.waypoint == 5 and progress.state is FlightState.ON_PATROL:
+    def act(flight, progress, simulator):
+        if progress.waypoint >= 5 and progress.state is FlightState.ON_PATROL:
             if not told:
+                simulator.inject("speed 2")     # what is refused takes its time
                 flight.update_map(behind)
             elif len(told) == 3:
                 flight.return_home()
+                simulator.inject("speed 20")
             told.append(progress.state)
 
     outcome, seen = fly("--lock-params", act=act, progress_period_s=0.02)
