@@ -384,9 +384,10 @@ def main() -> None:
                 print(f"{name:46} {value:8.3g} {unit:11} goal < {goal:g}  "
                       f"{'holds' if value < goal else 'MISSED'}", flush=True)
     if arguments.json:
-        print(json.dumps({name: {"value": float(value), "goal": GOALS[name][0], "unit": GOALS[name][1],
-                                 "holds": bool(value < GOALS[name][0])}
-                          for name, value in measured.items()}, indent=1))
+        print(json.dumps({
+            name: {"value": float(value), "goal": GOALS[name][0], "unit": GOALS[name][1],
+                   "holds": bool(value < GOALS[name][0])}
+            for name, value in measured.items()}, indent=1))
     sys.stdout.flush()
     # A call into MAVSDK's native library may never return once the drone is gone.
     os._exit(0)
