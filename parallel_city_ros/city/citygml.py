@@ -25,10 +25,10 @@ from parallel_city_ros.city.city_objects import (
     is_part,
 )
 from parallel_city_ros.city.city_of_objects import city_of, source_crs
-from parallel_city_ros.city.cityjson import open_unpacked, unpacked_head
 from parallel_city_ros.city.model import City
 from parallel_city_ros.city.options import UNTOLD, ReadOptions
 from parallel_city_ros.city.osm import require_file
+from parallel_city_ros.city.packed import open_unpacked, unpacked_head
 from parallel_city_ros.city.triangulate import Faces
 from parallel_city_ros.errors import CityFileError
 from parallel_city_ros.geo import LocalFrame, SourceCrs

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import io
 import json
 import re
 import zlib
@@ -28,13 +26,13 @@ from parallel_city_ros.city.city_of_objects import city_of
 from parallel_city_ros.city.model import City
 from parallel_city_ros.city.options import UNTOLD, ReadOptions
 from parallel_city_ros.city.osm import require_file
+from parallel_city_ros.city.packed import open_unpacked, unpacked_head
 from parallel_city_ros.city.triangulate import Faces
 from parallel_city_ros.errors import CityFileError
 from parallel_city_ros.geo import LocalFrame
 
 VERSIONS = ("1.0", "1.1", "2.0")
 NO_SURFACES = ("MultiPoint", "MultiLineString")
-MOST_UNPACKED = 2 << 30     # bytes
 
 
 def is_cityjson(head: bytes) -> bool:
@@ -76,45 +74,6 @@ def read_cityjson(path: str | Path, options: ReadOptions = UNTOLD,
 
 
 # --- files -----------------------------------------------------------------------------------
-
-def open_unpacked(path: Path) -> io.BufferedIOBase:
-    """The file's bytes, unpacked if it is gzipped."""
-    with open(path, "rb") as file:
-        packed = file.read(2) == b"\x1f\x8b"
-    return io.BufferedReader(_Unpacked(path), 1 << 20) if packed else open(path, "rb")
-
-
-class _Unpacked(io.RawIOBase):
-    """A gzipped file, up to a size: a few kilobytes can unpack to more than fits the memory."""
-
-    def __init__(self, path: Path):
-        self.path, self.file, self.size = path, gzip.open(path, "rb"), 0
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer) -> int:
-        count = self.file.readinto(buffer)
-        self.size += count
-        if self.size > MOST_UNPACKED:
-            raise CityFileError(f"{self.path}: unpacks to more than {MOST_UNPACKED >> 30} GiB; "
-                                "split it")
-        return count
-
-    def close(self) -> None:
-        self.file.close()
-        super().close()
-
-
-def unpacked_head(head: bytes) -> bytes:
-    """The same of a file's first bytes."""
-    if not head.startswith(b"\x1f\x8b"):
-        return head
-    try:
-        return zlib.decompressobj(31).decompress(head, 1 << 16)
-    except zlib.error:
-        return b""
-
 
 def _header(path: Path, file) -> tuple[dict, Iterator | None]:
     """The document; and if it is the first of many lines, the numbered others."""

@@ -8,8 +8,6 @@ as buildings.
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import math
 import re
 import zlib
@@ -28,10 +26,10 @@ from shapely.strtree import STRtree
 
 from parallel_city_ros.city.model import Building, City, HeightSource
 from parallel_city_ros.city.options import UNTOLD, ReadOptions
+from parallel_city_ros.city.packed import GZIP, LOOK_BYTES, head_of_packed, open_unpacked
 from parallel_city_ros.errors import CityFileError
 from parallel_city_ros.geo import LocalFrame
 
-LOOK_BYTES = 4096
 ATTRIBUTION = "© OpenStreetMap contributors, ODbL"
 METRES_PER_LEVEL = 3.2      # storey of a European town house, slab included
 MAX_HEIGHT_M = 1000.0       # no building is higher; a larger value is a typing error
@@ -190,28 +188,6 @@ def is_xml(head: bytes) -> bool:
     return head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<")
 
 
-def unpacked_head(path: Path, head: bytes) -> bytes:
-    """As many bytes, at the most, of what is packed by gzip or bzip2; else the head itself."""
-    if (opened := _unpacker(head)) is None:
-        return head
-    try:
-        with opened(path) as file:
-            return file.read(LOOK_BYTES)
-    except (OSError, EOFError, zlib.error):
-        return head
-
-
-def _unpacker(head: bytes) -> Callable | None:
-    return gzip.open if head.startswith(b"\x1f\x8b") else \
-        bz2.open if head.startswith(b"BZh") else None
-
-
-def open_unpacked(path: Path):
-    with open(path, "rb") as file:
-        opened = _unpacker(file.read(LOOK_BYTES))
-    return opened(path) if opened else open(path, "rb")
-
-
 class _Input:
     """A file as osmium is to read it, whatever its name."""
 
@@ -219,12 +195,12 @@ class _Input:
         self.path, self.edited = path, None
         with open(path, "rb") as file:
             head = file.read(LOOK_BYTES)
-        inner = unpacked_head(path, head)
+        inner = head_of_packed(path, head)
         self.format = "pbf" if is_pbf(inner) else "osm" if is_xml(inner) else ""    # by its name
         if self.format == "osm" and _is_edited(path):
             self.edited = _as_published(path)
         elif self.format and inner is not head:
-            self.format += ".gz" if head.startswith(b"\x1f\x8b") else ".bz2"
+            self.format += ".gz" if head.startswith(GZIP) else ".bz2"
 
     def file(self) -> osmium.io.File | osmium.io.FileBuffer:
         return osmium.io.File(str(self.path), self.format) if self.edited is None else \

@@ -36,7 +36,7 @@ LATTICE = 32            # cells between places whose pixel is reckoned; between 
 MAX_PIXEL_ERROR = 0.02  # of a pixel, by which those places may err
 
 
-def is_geotiff(head: bytes) -> bool:
+def is_raster(head: bytes) -> bool:
     """TIFF and BigTIFF by their first bytes; ESRI ASCII grids too, which GDAL reads alike."""
     return head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+") or bool(
         re.match(rb"\s*(ncols|nrows)\s+\d+\s+(ncols|nrows)\s", head, re.IGNORECASE))

@@ -14,19 +14,26 @@ from parallel_city_ros.city.lidar import Roof
 from parallel_city_ros.city.local import LOCAL
 from parallel_city_ros.city.model import City
 from parallel_city_ros.city.options import UNTOLD, ReadOptions
+from parallel_city_ros.city.packed import (
+    BZIP2,
+    GZIP,
+    LOOK_BYTES,
+    head_of_packed,
+    open_unpacked,
+)
 from parallel_city_ros.errors import CityFileError
 from parallel_city_ros.geo import LocalFrame
 
-LOOK_BYTES = 4096
 LOOK_BYTES_XML = 1 << 20        # licences stand before the first element
 KNOWN = ("neither OpenStreetMap (.osm, .osm.pbf) nor GeoJSON, CityJSON, CityJSONSeq, CityGML, "
-         "GeoPackage, Shapefile, SQLite, FlatGeobuf, GeoTIFF, LiDAR (LAS, LAZ), a mesh (PLY, OBJ, "
-         "STL, glTF, OFF), a point cloud (PCD, PLY, XYZ) or OctoMap (.bt, .ot)")
+         "GeoPackage, Shapefile, SQLite, FlatGeobuf, GeoTIFF, an ESRI ASCII grid, LiDAR (LAS, "
+         "LAZ), a mesh (PLY, OBJ, STL, glTF, OFF), a point cloud (PCD, PLY, XYZ) or OctoMap "
+         "(.bt, .ot)")
 PARTS_OF_SHAPEFILE = (".shx", ".dbf", ".prj", ".cpg", ".sbn", ".sbx", ".qix")
 OSM_ROOTS = ("osm", "osmChange")
 OTHER_XML = {"html": "it is a web page, download the file again",
              "collada": "convert it to OBJ or glTF", "x3d": "convert it to OBJ or glTF"}
-GZIP, BZIP2, ZIP = b"\x1f\x8b", b"BZh", b"PK\x03\x04"
+ZIP = b"PK\x03\x04"
 
 Reader = Callable[[Path, ReadOptions, LocalFrame | None], City]
 
@@ -178,10 +185,10 @@ def _binary(path: Path, head: bytes) -> Reader | None:
     from parallel_city_ros.city.las import is_lidar
     from parallel_city_ros.city.octomap import is_octomap
     from parallel_city_ros.city.osm import is_pbf
-    from parallel_city_ros.city.raster import is_geotiff
+    from parallel_city_ros.city.raster import is_raster
     from parallel_city_ros.city.vector import is_vector
 
-    for holds, reader in ((is_geotiff(head), _raster), (is_lidar(head), _lidar),
+    for holds, reader in ((is_raster(head), _raster), (is_lidar(head), _lidar),
                           (is_octomap(head), _octomap), (is_vector(path, head), _vector),
                           (is_pbf(head), _osm)):
         if holds:
@@ -215,9 +222,9 @@ def _json(path: Path, head: bytes) -> Reader | None:
 def _text(path: Path, head: bytes) -> Reader | None:
     from parallel_city_ros.city.citygml import is_citygml
     from parallel_city_ros.city.mesh_files import cloud_format, mesh_format
-    from parallel_city_ros.city.osm import is_pbf, is_xml, unpacked_head
+    from parallel_city_ros.city.osm import is_pbf, is_xml
 
-    unpacked = unpacked_head(path, head)
+    unpacked = head_of_packed(path, head)
     if is_citygml(head):        # of UTF-16 too
         return _citygml
     if is_xml(unpacked):
@@ -232,7 +239,6 @@ def _text(path: Path, head: bytes) -> Reader | None:
 def _xml(path: Path) -> Reader:
     """By the first element, however long the comments before it."""
     from parallel_city_ros.city.citygml import from_root, is_citygml
-    from parallel_city_ros.city.osm import open_unpacked
 
     try:
         with open_unpacked(path) as file:

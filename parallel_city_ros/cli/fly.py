@@ -97,7 +97,7 @@ def fly(plan_file, autopilot, px4_build, simulator, files, speed_factor, seed, e
         if autopilot == "px4" and simulator == "sih":
             _tell_of_flat_ground(plan, grid, stands_at)
         drone = _start_autopilot(autopilot, plan, grid, stands_at, speed_factor, seed,
-                                 px4_build, simulator, config.guard.endurance_s)
+                                 px4_build, simulator)
         stack.enter_context(drone)
         if drone.address:
             from dataclasses import replace
@@ -165,8 +165,7 @@ def _tell_of_flat_ground(plan, grid, stands_at):
                      "--simulator gazebo has the city's ground")
 
 
-def _start_autopilot(autopilot, plan, grid, stands_at, speed_factor, seed, px4_build, simulator,
-                     endurance_s):
+def _start_autopilot(autopilot, plan, grid, stands_at, speed_factor, seed, px4_build, simulator):
     """A context manager with the address of what it starts; "" if nothing is to be started."""
     if autopilot not in ("sim", "px4"):
         return _NoProcess()
@@ -174,7 +173,6 @@ def _start_autopilot(autopilot, plan, grid, stands_at, speed_factor, seed, px4_b
     if autopilot == "px4":
         from parallel_city_ros.flight.px4 import Px4Sitl
         return Px4Sitl(home, build=px4_build, simulator=simulator, speed_factor=speed_factor,
-                       endurance_s=endurance_s or plan.task.drone.endurance_s,
                        place=(*stands_at[:2], float(grid.ground_at(stands_at)) + STANDS_M))
     from parallel_city_ros.flight.checks import why_not_down
     from parallel_city_ros.flight.simulator.process import SimulatedAutopilot, patience

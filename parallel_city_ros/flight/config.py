@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from parallel_city_ros.settings import check, require, setting
+
+if TYPE_CHECKING:
+    from parallel_city_ros.patrol.task import Drone
 
 LINK_LOSS_ACTIONS = {"continue": 0, "hold": 1, "return": 2, "land": 3}     # NAV_DLL_ACT
 BLOCKED_ACTIONS = ("return", "land", "pause")
@@ -46,6 +50,10 @@ class GuardConfig:
 
     def __post_init__(self):
         check(self)
+
+    def endurance_of(self, drone: Drone) -> float:
+        """Seconds of hover with a full battery."""
+        return self.endurance_s or drone.endurance_s
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -145,7 +145,7 @@ class Departure(Handling):
             drain = self._autopilot.get_parameter("SIM_BAT_DRAIN", float, UNKNOWN_PARAMETER_S)
         except AutopilotError:
             return {}
-        endurance = min(self._config.guard.endurance_s or self._plan.task.drone.endurance_s,
+        endurance = min(self._config.guard.endurance_of(self._plan.task.drone),
                         SIM_BAT_DRAIN_MOST)
         return {"SIM_BAT_DRAIN": endurance} if drain < endurance else {}
 

@@ -67,8 +67,7 @@ class Guard:
         self._before: tuple | None = None       # vehicle time and position
         self._airborne_at = math.nan            # vehicle time
         self._charge_at_start = math.nan
-        endurance = config.guard.endurance_s or plan.task.drone.endurance_s
-        self._hover_rate = 100.0 / endurance    # percent per second
+        self._hover_rate = 100.0 / config.guard.endurance_of(plan.task.drone)  # percent per second
 
     def update_map(self, grid: VoxelGrid) -> None:
         """The newest twin; one of another city is ignored."""

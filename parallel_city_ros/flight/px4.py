@@ -50,12 +50,10 @@ class Px4Sitl:
     simulator : sih, PX4's own, or gazebo, whose running world it takes
     place : (3,) metres of that world where it stands
     instance : system id − 1, and added to its ports
-    endurance_s : in which its battery empties, which by default takes a minute
     """
 
     def __init__(self, home, *, build: str = "", simulator: str = "sih", instance: int = 0,
-                 speed_factor: float = 1.0, place=(0.0, 0.0, 0.0),
-                 endurance_s: float = 1200.0):
+                 speed_factor: float = 1.0, place=(0.0, 0.0, 0.0)):
         self._program, self._root = find_px4(build)
         self.instance = instance
         self.environment = {
@@ -63,7 +61,7 @@ class Px4Sitl:
                 "sih": "sihsim", "gazebo": "gz"}[simulator],
             "PX4_HOME_LAT": repr(float(home[0])), "PX4_HOME_LON": repr(float(home[1])),
             "PX4_HOME_ALT": repr(float(home[2])), "PX4_SIM_SPEED_FACTOR": f"{speed_factor:g}",
-            "PX4_PARAM_SIM_BAT_DRAIN": f"{endurance_s:g}", "PX4_PARAM_SIM_BAT_MIN_PCT": "0"}
+            "PX4_PARAM_SIM_BAT_MIN_PCT": "0"}   # and the executor says how fast it gets there
         if speed_factor > 1:
             self.environment |= {f"PX4_PARAM_{name}": f"{min(s * speed_factor, MOST_PATIENCE):g}"
                                  for name, s in PATIENCE.items()}

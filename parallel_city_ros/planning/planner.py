@@ -180,12 +180,11 @@ def plan(grid: VoxelGrid, request: PlanRequest, *, weights=None, noise_weights=N
         if box is not None:
             volume = 0.0 if optimiser.front is None else optimiser.front.hypervolume(box)
         history.append(Progress(len(history), evaluator.evaluations,
-                                Objectives(**optimiser.best[1]),
+                                optimiser.best[1],
                                 max(0.0, ends_at - time.monotonic()), volume))
         on_progress(history[-1])
     optimiser.close()
-    path, scores = optimiser.best
-    objectives = Objectives(**scores)
+    path, objectives = optimiser.best
     front = getattr(optimiser, "front", None)
     if front is not None:
         path = front.paths[front.choose(request.prefer)]

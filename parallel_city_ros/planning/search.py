@@ -8,6 +8,7 @@ import numpy as np
 from numba import njit
 
 from parallel_city_ros.patrol.evaluator import Evaluator, Scores
+from parallel_city_ros.patrol.plan import Objectives
 
 Steps = Generator[np.ndarray, Scores, None]
 
@@ -73,10 +74,10 @@ class Search:
             self._best, self._best_cost = (paths[k].copy(), exact), exact.cost[0]
 
     @property
-    def best(self) -> tuple[np.ndarray, dict[str, float]]:
-        """Best path so far and its exact scores by name."""
+    def best(self) -> tuple[np.ndarray, Objectives]:
+        """Best path so far and its exact objectives."""
         path, scores = self._best
-        return path.copy(), {name: float(values[0]) for name, values in vars(scores).items()}
+        return path.copy(), Objectives.of(scores)
 
     @property
     def population(self) -> np.ndarray:

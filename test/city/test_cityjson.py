@@ -438,7 +438,7 @@ def test_packed_laid_out_and_marked_files_are_the_same(tmp_path):
 
 
 def test_a_file_that_unpacks_endlessly_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("parallel_city_ros.city.cityjson.MOST_UNPACKED", 1 << 20)
+    monkeypatch.setattr("parallel_city_ros.city.packed.MOST_UNPACKED", 1 << 20)
     path = tmp_path / "bomb.json.gz"
     path.write_bytes(gzip.compress(b'{"type": "CityJSON", "x": "' + b" " * (3 << 20) + b'"}'))
     with pytest.raises(CityFileError, match="unpacks to more than"):

@@ -9,7 +9,7 @@ from rasterio.transform import Affine, from_origin
 from scipy.ndimage import label
 
 from parallel_city_ros.city.options import ReadOptions
-from parallel_city_ros.city.raster import grid_of, is_geotiff, read_raster, terrain_of_points
+from parallel_city_ros.city.raster import grid_of, is_raster, read_raster, terrain_of_points
 from parallel_city_ros.city.voxels import voxelise
 from parallel_city_ros.errors import CityFileError
 from parallel_city_ros.geo import SourceCrs
@@ -41,7 +41,7 @@ def at(city, row, column):
 
 def test_terrain_is_where_it_was(tmp_path):
     path = write(tmp_path / "a.tif", HILL)
-    assert is_geotiff(path.read_bytes()[:16])
+    assert is_raster(path.read_bytes()[:16])
     city = read_raster(path)
     assert city.terrain is not None and not city.surfaces and city.frame.altitude_m == 20.0
     grid = voxelise(city, 2.0)
@@ -222,7 +222,7 @@ def test_an_esri_ascii_grid(tmp_path, suffix):
     rows = "\n".join(" ".join(f"{v:g}" for v in row) for row in HILL)
     path.write_text(f"ncols 80\nNROWS 60\nxllcorner {X}\nyllcorner {Y - 60 * PIXEL}\n"
                     f"cellsize {PIXEL}\nNODATA_value -9999\n{rows}\n")
-    assert is_geotiff(path.read_bytes()[:64])
+    assert is_raster(path.read_bytes()[:64])
     with pytest.raises(CityFileError, match="names no coordinate reference system"):
         read_raster(path)
     city = read_raster(path, ReadOptions(crs="EPSG:25835"))

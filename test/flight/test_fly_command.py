@@ -127,7 +127,7 @@ def test_the_simulated_drone_can_fly_into_the_city_of_its_plan(plans):
     plan, grid = PatrolPlan.load(plans[0]), voxelise(read_city(CITY), 2.0)
     start = plan.path[0]
     slab = shapely.Point(start[:2]).buffer(6.0), start[2] - 24, start[2] - 18
-    with fly._start_autopilot("sim", plan, grid, start, 20.0, None, "", "sih", 0.0) as drone:
+    with fly._start_autopilot("sim", plan, grid, start, 20.0, None, "", "sih") as drone:
         drone.rebuild(grid.with_prism(*slab))
         flown = fly._fly(plan, grid, FlightConfig(address=drone.address), None, False)
         outcome = fly._with_crash(flown, drone)
