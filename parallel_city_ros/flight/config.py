@@ -67,7 +67,8 @@ class FlightConfig:
     cruise_speed: float = setting(8.0, "m/s, on straight legs", above=0, high=20)
     speeds: str = setting(
         "cruise", "of the legs: cruise_speed, or plan: so that each takes the plan's time_step_s, "
-        "but no faster than that", choices=SPEEDS)
+        "but no faster than that; slower where PX4 would leave the certified tube",
+        choices=SPEEDS)
     acceptance_radius: float = setting(
         3.0, "m, from a waypoint at which the next leg begins", low=0.05, high=200)
     photos: str = setting(

@@ -234,4 +234,5 @@ class Departure(Handling):
     def _mission(self, plan: PatrolPlan) -> list[MissionItem]:
         """What flies a plan from home, and lands at its goal."""
         return patrol_mission(plan.path, self._home, plan.frame, self._config,
-                              checks.ground_at(self._grid, plan.path[-1]), plan.task.time_step_s)
+                              checks.ground_at(self._grid, plan.path[-1]), plan.task.time_step_s,
+                              plan.task.tube_radius)

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from parallel_city_ros.flight.config import LINK_LOSS_ACTIONS, FlightConfig
+from parallel_city_ros.flight.rehearsal import SLOWEST, rehearse
 from parallel_city_ros.geo import LocalFrame
 
 WAYPOINT, LAND, TAKEOFF, CHANGE_SPEED = 16, 21, 22, 178     # MAV_CMD
 PHOTO, GIMBAL, GIMBAL_CONTROL = 2000, 1000, 1001
 GLOBAL_RELATIVE_ALT_INT, NO_FRAME = 6, 2                    # MAV_FRAME
-SLOWEST = 1.0           # m/s, of a leg that is to take long
 NADIR_DEG = -90.0
 LEVEL_GIMBAL = 12       # GIMBAL_MANAGER_FLAGS: roll and pitch by the horizon, yaw by the nose
 ITSELF, UNCHANGED = -2.0, -1.0      # who controls the gimbal: the autopilot, in a mission
@@ -47,8 +47,8 @@ class MissionItem:
 
 
 def patrol_mission(path: np.ndarray, home: np.ndarray, frame: LocalFrame, config: FlightConfig,
-                   goal_ground: float | None = None, time_step_s: float = math.inf
-                   ) -> list[MissionItem]:
+                   goal_ground: float | None = None, time_step_s: float = math.inf,
+                   tube_radius: float = math.inf) -> list[MissionItem]:
     """Take-off at home to the height of the start, the path, landing below its last point.
 
     Yaw is left to the autopilot, which looks where it flies: one that is given makes PX4 wait
@@ -57,6 +57,7 @@ def patrol_mission(path: np.ndarray, home: np.ndarray, frame: LocalFrame, config
     path : (N, 3), home : (3,) ENU metres of the map frame; home z is the twin's ground.
     goal_ground : z of the ground at its end; None: as home
     time_step_s : of the plan, from one point to the next, where speeds are planned
+    tube_radius : m that it may leave its legs by; see leg_speeds
     """
     path = np.asarray(path, float)
     nan = math.nan
@@ -74,7 +75,7 @@ def patrol_mission(path: np.ndarray, home: np.ndarray, frame: LocalFrame, config
         pitch = NADIR_DEG if config.gimbal == "nadir" else config.gimbal_tilt_deg
         items += [MissionItem(GIMBAL_CONTROL, NO_FRAME, (ITSELF, ITSELF, UNCHANGED, UNCHANGED)),
                   MissionItem(GIMBAL, NO_FRAME, (pitch, 0.0, nan, nan), x=LEVEL_GIMBAL)]
-    speeds = leg_speeds(path, config, time_step_s)
+    speeds = leg_speeds(path, config, time_step_s, tube_radius)
     for k, point in enumerate(path):
         if k == 0 or speeds[k] != speeds[k - 1]:
             items.append(speed(speeds[k]))
@@ -85,13 +86,21 @@ def patrol_mission(path: np.ndarray, home: np.ndarray, frame: LocalFrame, config
                           (0.0, 0.0, 0.0, nan))]
 
 
-def leg_speeds(path: np.ndarray, config: FlightConfig, time_step_s: float) -> np.ndarray:
-    """(N,) m/s of the leg to each of the (N, 3) points; the first comes from home."""
-    if config.speeds == "cruise":
-        return np.full(len(path), config.cruise_speed)
-    planned = np.linalg.norm(np.diff(path, axis=0), axis=1) / time_step_s
-    slowest = min(SLOWEST, config.cruise_speed)
-    return np.array([config.cruise_speed, *np.clip(planned, slowest, config.cruise_speed)])
+def leg_speeds(path: np.ndarray, config: FlightConfig, time_step_s: float,
+               tube_radius: float = math.inf) -> np.ndarray:
+    """(N,) m/s of the leg to each of the (N, 3) points; the first comes from home.
+
+    Slower than configured where PX4 would leave the tube.
+    """
+    path = np.asarray(path, float)
+    speeds = np.full(len(path), config.cruise_speed)
+    if config.speeds == "plan":
+        planned = np.linalg.norm(np.diff(path, axis=0), axis=1) / time_step_s
+        slowest = min(SLOWEST, config.cruise_speed)
+        speeds[1:] = np.clip(planned, slowest, config.cruise_speed)
+    if math.isinf(tube_radius):
+        return speeds
+    return rehearse(path, speeds, config.acceptance_radius, tube_radius).speeds
 
 
 def waypoint_items(items: list[MissionItem]) -> np.ndarray:

@@ -147,8 +147,9 @@ class Rerouting(Homecoming):
     def _enter(self, route: Route) -> None:
         """Have the drone fly to the first waypoint of a route that is on board."""
         item = route.item(route.first)
-        if self._config.speeds == "plan":   # its item may lie before that
-            speeds = leg_speeds(route.plan.path, self._config, route.plan.task.time_step_s)
+        task = route.plan.task
+        speeds = leg_speeds(route.plan.path, self._config, task.time_step_s, task.tube_radius)
+        if np.ptp(speeds):      # the item that sets it may lie before that waypoint
             self._command(lambda: self._autopilot.set_speed(float(speeds[route.first])))
         self._insist(f"waypoint {route.first + 1}", lambda: self._autopilot.set_current(item),
                      lambda t: t.mission_current >= item)

@@ -199,7 +199,7 @@ def test_a_waypoint_is_skipped_and_a_pause_with_a_camera_does_not_turn_back(
             asked.append("pause")
             flight.pause()
 
-    outcome, seen = fly(bowed, grid, autopilot, act, photos="waypoints")
+    outcome, seen = fly(bowed, grid, autopilot, act, photos="waypoints", cruise_speed=4.0)
     assert outcome.status is FlightStatus.COMPLETED, outcome.message
     assert asked[0].result(1.0) == "" and asked[1:] == ["pause", "resume"]
     assert gap(outcome.flown, path[4]) > 5.0 > gap(outcome.flown, path[5])
@@ -232,7 +232,8 @@ def test_paused_while_it_climbs_it_goes_on_up_first_and_that_is_foreseen(autopil
     track = outcome.flown[:, 1:]
     after = track[np.argmin(np.linalg.norm(track - held[1], axis=1)):]
     there = after[np.argmax(after[:, 2] > path[5, 2] - 1.0)]
-    assert np.linalg.norm(there[:2] - path[5, :2]) > 8.0, "straight on it would be over it"
+    # Straight on it would be within 2 m of it at that height.
+    assert np.linalg.norm(there[:2] - path[5, :2]) > 4.0
 
 
 def test_the_rest_of_a_plan_is_replaced_without_stopping(autopilot, grid, plan):

@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 import random
 from collections import deque
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import Enum, IntEnum
 
-from parallel_city_ros.flight.simulator import guidance
+from parallel_city_ros.flight.guidance import Guidance, Limits
 from parallel_city_ros.flight.simulator.parameters import DEFAULTS, SIM_BAT_DRAIN_MOST
 from parallel_city_ros.flight.simulator.vehicle import Vehicle
 from parallel_city_ros.geo import LocalFrame
@@ -22,7 +22,9 @@ GPS_TIME_S = 20.0       # correlation of its error
 BLIND_DRIFT = 0.8       # m/s, of a position that is only integrated
 OFFBOARD_FRESH_S = 0.5  # age of a setpoint with which offboard mode may begin
 BOOT_S = 5.0            # until the estimator is ready and it may be armed
-SPOOL_UP_S = 1.0        # from arming to the first thrust
+LIFT_OFF_S = 4.5        # from arming until it lifts: motors spool up, then thrust rises
+TOUCH_S = 3.5           # on the ground until it believes that it has landed
+STOP_DELAY_S = 0.6      # until it brakes, as it judges where it can stop
 PREFLIGHT_BATTERY = 0.15
 TRACK_S = 0.1           # between two points of the true track
 TRACK_LENGTH = 72_000   # points of it that are kept
@@ -136,16 +138,6 @@ class Faults:
     mode_lies: int = 0              # so many changes to mission are acknowledged, not done
 
 
-@dataclass
-class _Leg:
-    """Where the vehicle is going now."""
-
-    start: tuple[float, float, float]
-    passing: list[float] = field(default_factory=list)  # speeds of the points from `first` on
-    first: int = 0                  # mission index of the first point
-    waited_s: float = 0.0
-
-
 class SimulatedPx4:
     """One vehicle and the rules that fly it.
 
@@ -196,8 +188,11 @@ class SimulatedPx4:
         self._cruise = self.params["MPC_XY_CRUISE"]
         self._since = 0.0               # of arming, then of landing
         self._hold: list[float] = [0.0, 0.0, 0.0]
-        self._leg = _Leg((0.0, 0.0, 0.0))
-        self._descending = False        # return or landing has reached its place
+        self._guidance = Guidance()
+        self._previous = (0.0, 0.0, 0.0)    # where the leg that it flies begins
+        self._waited_s = 0.0                # at the present item
+        self._touching_s = 0.0              # the ground
+        self._sinks = False        # return or landing has reached its place
         self._climb_to: float | None = None     # m, before it goes on with its mission
         self._tripped: set[str] = set()  # failsafes that have acted in this flight
         self._yaw = vehicle.yaw
@@ -333,6 +328,7 @@ class SimulatedPx4:
     def jump(self, offset) -> None:
         """The position that it believes in moves by [e, n, u] metres."""
         self._error = [e + o for e, o in zip(self._error, offset, strict=True)]
+        self._guidance.shift(offset)
 
     def reboot(self) -> None:
         """Starts anew, disarmed; parameters and mission are stored, home is not. In the air it
@@ -433,15 +429,29 @@ class SimulatedPx4:
         if self._photo_every_m and self._photo_at and \
                 math.dist(self.position, self._photo_at) >= self._photo_every_m:
             self.take_photo()
-        velocity = guidance.within_vertical_limits(
-            self._guide(dt), self.params["MPC_Z_V_AUTO_UP"], self.params["MPC_Z_V_AUTO_DN"])
+        self._guide(dt)
+        position, velocity, acceleration = self._setpoint_now()
         if math.hypot(velocity[0], velocity[1]) > 0.5:
             self._yaw = math.atan2(velocity[1], velocity[0])
-        self._move(velocity, dt)
-        if self.vehicle.height <= 0 and velocity[2] < 0 and not self.vehicle.broken:
+        self._move(position, velocity, acceleration, dt)
+        touches = self.vehicle.height <= 0 and velocity[2] < 0 and not self.vehicle.broken
+        self._touching_s = self._touching_s + dt if touches else 0.0
+        if self._touching_s >= TOUCH_S:
             self._touch_down()
 
-    def _move(self, velocity, dt: float) -> bool:
+    def _setpoint_now(self):
+        """Position, velocity and acceleration that are flown now, [e, n, u] each, as it is."""
+        if self.mode is Mode.OFFBOARD:
+            position, velocity = self._setpoint
+            velocity, acceleration = [0.0 if math.isnan(v) else v for v in velocity], [0.0] * 3
+        else:
+            guided = self._guidance
+            position, velocity, acceleration = (guided.position, guided.velocity,
+                                                guided.acceleration)
+        return ([p - e for p, e in zip(position, self._error, strict=True)], velocity,
+                acceleration)
+
+    def _move(self, position, velocity, acceleration, dt: float) -> bool:
         """Fly on; what stands in the way breaks the drone, which then slides down a wall.
 
         Returns
@@ -449,7 +459,7 @@ class SimulatedPx4:
         Whether it rests on a roof.
         """
         before = tuple(self.vehicle.position)
-        self.vehicle.fly(velocity, self._yaw, dt)
+        self.vehicle.fly(position, velocity, acceleration, self._yaw, dt)
         at = self.vehicle.position
         if self.city is None or not self.city.hits(at):
             return False
@@ -465,7 +475,7 @@ class SimulatedPx4:
     def _estimate(self, dt: float) -> None:
         """The error of GPS wanders; without GPS it grows."""
         if self.gps and self._blind_s:
-            self._error = [0.0, 0.0, 0.0]
+            self.jump([-e for e in self._error])
         self._blind_s = 0.0 if self.gps else self._blind_s + dt
         if not self.gps and not self.landed:
             self._error[0] += BLIND_DRIFT * dt
@@ -481,7 +491,7 @@ class SimulatedPx4:
         if "failure" not in self._tripped:
             self._tripped.add("failure")
             self.say(Severity.CRITICAL, "Failure detector: attitude failure, flight terminated")
-        if self._move((0.0, 0.0, 0.0), dt) or self.vehicle.height <= 0:
+        if self._move(self.position, [0.0] * 3, [0.0] * 3, dt) or self.vehicle.height <= 0:
             self.landed, self.vehicle.broken = True, False
             self._disarm("failure detector")
 
@@ -489,8 +499,9 @@ class SimulatedPx4:
         self.vehicle.rest(True, dt)
         waited = self.time_s - self._since
         if self.mode in (Mode.MISSION, Mode.TAKEOFF) and not self.mission_finished:
-            if waited >= SPOOL_UP_S:
+            if waited >= LIFT_OFF_S:
                 self.landed = False
+                self._guidance.begin(self.position)
                 self._start_leg()
                 self.say(Severity.INFO, "Takeoff detected")
         elif "landed" in self._tripped:
@@ -519,15 +530,16 @@ class SimulatedPx4:
             self._left_at = self.current
         self.mode = mode
         p, v = self.position, self.vehicle.velocity
-        # Hold where it can stop, not where it was asked to.
-        stop = math.hypot(v[0], v[1]) / (2 * self.vehicle.model.max_acceleration)
+        # Hold where it can stop, not where it was asked to; a return climbs where it was.
+        stop = 0.0 if mode is Mode.RETURN else \
+            math.hypot(v[0], v[1]) / (2 * self.params["MPC_ACC_HOR"]) + STOP_DELAY_S
         self._hold = [p[0] + v[0] * stop, p[1] + v[1] * stop, p[2]]
-        self._descending = False
+        self._sinks = False
         self._place = self._safe_place()
         if mode is Mode.RETURN:     # what the parameter becomes later is for the next return
             self._hold[2] = max(p[2], self.home[2] + self._return_altitude())
         if self.landed and self.armed and mode in (Mode.MISSION, Mode.TAKEOFF):
-            self._since = max(self._since, self.time_s - SPOOL_UP_S)
+            self._since = max(self._since, self.time_s - LIFT_OFF_S)
             self._tripped.discard("landed")
         if mode is Mode.MISSION and self.current == 0:
             self._cruise = self.params["MPC_XY_CRUISE"]
@@ -541,30 +553,25 @@ class SimulatedPx4:
         low = height - self.position[2] > self.params["NAV_MC_ALT_RAD"]
         return height if low and not self.landed else None
 
-    def _guide(self, dt: float) -> list[float]:
+    def _guide(self, dt: float) -> None:
         if self.mode is Mode.MISSION:
-            return self._guide_mission(dt)
-        if self.mode is Mode.RETURN:
-            return self._guide_return()
-        if self.mode is Mode.LAND:
-            return self._descend(self._hold)
-        if self.mode is Mode.TAKEOFF:
-            return self._guide_take_off()
-        if self.mode is Mode.OFFBOARD:
-            return self._guide_offboard()
-        return guidance.towards(self.position, self._hold, self._cruise)
+            self._guide_mission(dt)
+        elif self.mode is Mode.RETURN:
+            self._guide_return(dt)
+        elif self.mode is Mode.LAND:
+            self._sink(self._hold, dt)
+        elif self.mode is Mode.TAKEOFF:
+            self._guide_take_off(dt)
+        elif self.mode is Mode.OFFBOARD:    # what flies it later begins here
+            self._guidance.begin(self.position, self.vehicle.velocity)
+        else:
+            self._go(self._hold, dt)
 
-    def _guide_take_off(self) -> list[float]:
+    def _guide_take_off(self, dt: float) -> None:
         top = [*self._hold[:2], self.home[2] + self.params["MIS_TAKEOFF_ALT"]]
         if self._at(top):
             self._enter(Mode.HOLD)
-        return self._climb(top)
-
-    def _guide_offboard(self) -> list[float]:
-        position, velocity = self._setpoint
-        if not any(map(math.isnan, position)):
-            return guidance.towards(self.position, position, self._cruise)
-        return [0.0 if math.isnan(v) else v for v in velocity]
+        self._climb(top, dt, lifts=True)
 
     def _safe_place(self) -> tuple[float, float]:
         """Where a return ends. RTL_TYPE 0: home or a rally point, whichever is nearest."""
@@ -581,57 +588,71 @@ class SimulatedPx4:
             altitude = min(altitude, away / math.tan(math.radians(cone)))
         return altitude
 
-    def _guide_return(self) -> list[float]:
+    def _guide_return(self, dt: float) -> None:
         """Up to the return altitude, home, down."""
-        p, (east, north), altitude = self.position, self._place, self._hold[2]
-        if self._descending:
-            return self._descend((east, north))
-        if p[2] < altitude - self.params["NAV_MC_ALT_RAD"]:
-            return self._climb((*self._hold[:2], altitude))
-        if math.dist(p[:2], (east, north)) > 0.5:
-            return guidance.along_leg(
-                p, self._speed(), (*self._hold[:2], altitude), (east, north, altitude), 0.0,
-                self.params["MPC_XY_CRUISE"], 0.0)
-        self._descending = True
-        return self._descend((east, north))
+        p, place, altitude = self.position, self._place, self._hold[2]
+        start, end = (*self._hold[:2], altitude), (*place, altitude)
+        if self._sinks:
+            self._sink(place, dt)
+        elif p[2] < altitude - self.params["NAV_MC_ALT_RAD"]:
+            self._climb(start, dt)
+        else:
+            self._go(end, dt, previous=start, cruise=self.params["MPC_XY_CRUISE"])
+            self._sinks = self._at(end)
 
-    def _guide_mission(self, dt: float) -> list[float]:
+    def _guide_mission(self, dt: float) -> None:
         p = self.position
         if self._climb_to is not None:
             if self._climb_to - p[2] > self.params["NAV_MC_ALT_RAD"]:
-                return self._climb((*self._hold[:2], self._climb_to))
+                self._climb((*self._hold[:2], self._climb_to), dt)
+                return
             self._climb_to = None
             self._start_leg()
         item = self.mission[self.current]
         while item.point is None:       # acts at once, or waits
-            if item.command == DELAY and self._leg.waited_s < item.params[0]:
-                self._leg.waited_s += dt
-                return guidance.towards(p, self._hold, self._cruise)
+            if item.command == DELAY and self._waited_s < item.params[0]:
+                self._waited_s += dt
+                self._go(self._hold, dt)
+                return
             if item.command == CHANGE_SPEED:
                 self.change_speed(item.params[1])
             self._photograph(item)
             if item.command == RETURN:
                 self._enter(Mode.RETURN)
-                return self._guide_return()
+                self._guide_return(dt)
+                return
             if not self._next_item():
-                return guidance.towards(p, self._hold, self._cruise)
+                self._go(self._hold, dt)
+                return
             item = self.mission[self.current]
-        point = self._target(item)
+        target = self._target(item)
         if item.command == TAKEOFF:
-            top = (*self._leg.start[:2], point[2])
-            if p[2] < point[2] - self.params["NAV_MC_ALT_RAD"]:
-                return self._climb(top)
-            self._reach_item()
-            self._next_item()
-            return self._climb(top)
-        if item.command == LAND and self._descending:
-            return self._descend(point)
-        if item.command == LAND:
-            over = (*point[:2], max(p[2], self._hold[2]))
-            if math.dist(p[:2], over[:2]) < 0.5:
-                self._descending = True
-            return guidance.towards(p, over, self._cruise)
-        return self._to_waypoint(item, dt)
+            self._climb((*self._previous[:2], target[2]), dt, lifts=True)
+            if p[2] >= target[2] - self.params["NAV_MC_ALT_RAD"]:
+                self._reach_item()
+                self._next_item()
+        elif item.command == LAND:
+            self._sinks |= math.dist(p[:2], target[:2]) <= self.params["NAV_ACC_RAD"]
+            if self._sinks:
+                self._sink(target, dt)
+            else:
+                self._go((*target[:2], self._hold[2]), dt, previous=self._previous)
+        else:
+            self._to_waypoint(item, target, dt)
+
+    def _to_waypoint(self, item: Item, target, dt: float) -> None:
+        radius = item.params[1] if item.params[1] > 0 else self.params["NAV_ACC_RAD"]
+        then = next((after for after in self.mission[self.current + 1:]
+                     if after.point is not None), None)
+        stops = then is None or item.params[0] > 0
+        self._go(target, dt, previous=self._previous, radius=radius,
+                 following=target if stops else self._target(then))
+        if self._at(target, radius):
+            if self._waited_s < item.params[0]:
+                self._waited_s += dt
+            else:
+                self._reach_item()
+                self._next_item()
 
     def _photograph(self, item: Item) -> None:
         """Camera items: DO_SET_CAM_TRIGG_DIST, DO_DIGICAM_CONTROL, IMAGE_START_CAPTURE."""
@@ -640,43 +661,32 @@ class SimulatedPx4:
         elif item.command in TAKE_PHOTO:
             self.take_photo()
 
-    def _to_waypoint(self, item: Item, dt: float) -> list[float]:
-        p, point = self.position, self._target(item)
-        radius = item.params[1] if item.params[1] > 0 else self.params["NAV_ACC_RAD"]
-        passing = self._leg.passing[self.current - self._leg.first]
-        if self._at(point, radius):
-            if self._leg.waited_s >= item.params[0]:
-                self._reach_item()
-                if not self._next_item():
-                    return guidance.towards(p, point, self._cruise)
-                return self._guide_mission(dt)
-            self._leg.waited_s += dt
-            return guidance.towards(p, point, self._cruise)
-        return guidance.along_leg(p, self._speed(), self._leg.start, point, passing,
-                                  self._cruise, radius)
+    def _go(self, target, dt: float, *, previous=None, following=None,
+            cruise: float | None = None, radius: float | None = None, **limits) -> None:
+        """Towards a place along the leg to it; it stops there if nothing follows."""
+        self._guidance.follow(
+            self.position, previous or target, target, following or target,
+            cruise or self._cruise, radius or self.params["NAV_ACC_RAD"], dt, **limits)
 
-    def _climb(self, top) -> list[float]:
-        """Straight up, or down, to a height."""
-        p = self.position
-        level = guidance.towards(p, (*top[:2], p[2]), 2.0)
-        speed = self.params["MPC_TKO_SPEED"] if p[2] < 5.0 else self.params["MPC_Z_V_AUTO_UP"]
-        return [*level[:2], max(-speed, min(speed, top[2] - p[2] + 0.1))]
+    def _climb(self, top, dt: float, lifts: bool = False) -> None:
+        """Straight up to a height; lifts: off the ground, slowly at first."""
+        limits = {}
+        if lifts and self.relative_altitude < self.params["MPC_LAND_ALT1"]:
+            speed = self.params["MPC_TKO_SPEED"]
+            limits = {"climb": speed, "climb_acceleration": speed / self.params["MPC_TKO_RAMP_T"]}
+            self._guidance.position[2] = self.position[2]
+        self._go(top, dt, **limits)
 
-    def _descend(self, spot) -> list[float]:
-        p = self.position
+    def _sink(self, place, dt: float) -> None:
         high, low = self.params["MPC_LAND_ALT1"], self.params["MPC_LAND_ALT2"]
         fast, slow = self.params["MPC_Z_V_AUTO_DN"], self.params["MPC_LAND_SPEED"]
-        share = min(max((p[2] - self.home[2] - low) / max(high - low, 0.1), 0.0), 1.0)
-        level = guidance.towards(p, (spot[0], spot[1], p[2]), 2.0)
-        return [*level[:2], -(slow + share * (fast - slow))]
+        share = min(max((self.relative_altitude - low) / max(high - low, 0.1), 0.0), 1.0)
+        self._guidance.descend(self.position, place, slow + share * (fast - slow), dt)
 
-    def _at(self, point, radius: float = 0.5) -> bool:
+    def _at(self, point, radius: float | None = None) -> bool:
         p = self.position
-        return (math.dist(p[:2], point[:2]) <= radius
+        return (math.dist(p[:2], point[:2]) <= (radius or self.params["NAV_ACC_RAD"])
                 and abs(p[2] - point[2]) <= self.params["NAV_MC_ALT_RAD"])
-
-    def _speed(self) -> float:
-        return math.hypot(*self.vehicle.velocity)
 
     # mission
 
@@ -685,21 +695,9 @@ class SimulatedPx4:
         return east, north, up + self.home[2] * item.relative
 
     def _start_leg(self) -> None:
-        """From the present position to the current item, with speeds for all points after it."""
-        here = tuple(self.position)
-        points, radius = [here], self.params["NAV_ACC_RAD"]
-        speeds = []
-        for item in self.mission[self.current:]:
-            if item.command == WAYPOINT:
-                points.append(self._target(item))
-            elif item.command in (LAND, RETURN):
-                break
-        passing = iter(guidance.passing_speeds(points, radius)[1:])
-        for item in self.mission[self.current:]:
-            stops = item.command == WAYPOINT and item.params[0] > 0
-            speed = next(passing, 0.0) if item.command == WAYPOINT else 0.0
-            speeds.append(0.0 if stops else speed)
-        self._leg = _Leg(here, speeds, self.current)
+        """From the present position."""
+        self._previous, self._waited_s = tuple(self.position), 0.0
+        self._guidance.limits = Limits.of(self.params)
 
     def _reach_item(self) -> None:
         self.reached.append(self.current)
@@ -715,10 +713,11 @@ class SimulatedPx4:
             return False
         self.current += 1
         if item.point is not None:
-            self._leg.start = self._target(item) if item.command == WAYPOINT \
+            self._previous = self._target(item) if item.command == WAYPOINT \
                 else tuple(self.position)
             self._hold = list(self._target(item))
-        self._leg.waited_s = 0.0
+        self._waited_s = 0.0
+        self._guidance.limits = Limits.of(self.params)
         return True
 
     def _judge_mission(self) -> None:

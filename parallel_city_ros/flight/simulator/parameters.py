@@ -26,11 +26,18 @@ DEFAULTS: dict[str, int | float] = {    # an int is PX4's INT32, a float its FLO
     "MIS_DIST_1WP": 10000.0,        # m, farthest first waypoint
     "MIS_TAKEOFF_ALT": 2.5,         # m, of the take-off mode
     "MIS_TKO_LAND_REQ": 0,
+    "MPC_ACC_HOR": 3.0,             # m/s²
+    "MPC_ACC_UP_MAX": 4.0,
+    "MPC_ACC_DOWN_MAX": 3.0,
+    "MPC_JERK_AUTO": 4.0,           # m/s³
     "MPC_LAND_ALT1": 10.0,          # m above home, below which it lands slower
     "MPC_LAND_ALT2": 5.0,           # m above home, below which it lands at MPC_LAND_SPEED
     "MPC_LAND_SPEED": 0.7,          # m/s
+    "MPC_TKO_RAMP_T": 3.0,          # s
     "MPC_TKO_SPEED": 1.5,           # m/s
     "MPC_XY_CRUISE": 5.0,           # m/s
+    "MPC_XY_ERR_MAX": 2.0,          # m
+    "MPC_XY_TRAJ_P": 0.5,
     "MPC_XY_VEL_MAX": 12.0,         # m/s
     "MPC_YAW_MODE": 0,              # 0 towards the waypoint, 3 along the course
     "MPC_Z_V_AUTO_DN": 1.5,         # m/s

@@ -1,4 +1,7 @@
-"""Kinematics and battery of a small multirotor. Pure and deterministic: same seed, same track.
+"""Motion and battery of a small multirotor. Pure and deterministic: same seed, same track.
+
+What flies it is the cascade of PX4's position controller: from the error of the position to a
+velocity, from that of the velocity to an acceleration, which its attitude follows.
 
 Power is that of patrol/power.py, whose formulae and references it says. They stand here again
 because those are compiled, and a simulator is to start in a fifth of a second; a test holds both
@@ -16,6 +19,10 @@ from parallel_city_ros.settings import require
 GRAVITY = 9.80665
 AIR_DENSITY = 1.225     # kg/m³
 FALL_SPEED = 12.0       # m/s
+# PX4's gains, east, north and up
+POSITION_GAIN = (0.95, 0.95, 1.0)   # 1/s, MPC_XY_P, MPC_Z_P
+VELOCITY_GAIN = (1.8, 1.8, 4.0)     # 1/s, MPC_XY_VEL_P_ACC, MPC_Z_VEL_P_ACC
+INTEGRAL_GAIN = (0.4, 0.4, 2.0)     # 1/s², MPC_XY_VEL_I_ACC, MPC_Z_VEL_I_ACC
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,15 +31,16 @@ class VehicleModel:
     are called and by default is as in patrol.task.Drone."""
 
     max_speed: float = 12.0         # m/s level, MPC_XY_VEL_MAX
-    max_climb: float = 3.0          # m/s, MPC_Z_VEL_MAX_UP
-    max_descent: float = 1.5        # m/s, MPC_Z_VEL_MAX_DN
-    max_acceleration: float = 3.0   # m/s² level, MPC_ACC_HOR
-    max_vertical_acceleration: float = 3.0  # m/s², MPC_ACC_DOWN_MAX
-    response_s: float = 0.3         # time constant from velocity setpoint to velocity
+    max_climb: float = 3.6          # m/s, a fifth above MPC_Z_V_AUTO_UP
+    max_descent: float = 1.8        # m/s, a fifth above MPC_Z_V_AUTO_DN
+    max_tilt_deg: float = 45.0      # MPC_TILTMAX_AIR
+    max_thrust: float = 2.0         # times its weight
+    response_s: float = 0.15        # time constant of its attitude and motors
     max_yaw_rate: float = 0.8       # rad/s, MPC_YAWRAUTO_MAX is 45 to 60 deg/s
     mass: float = 1.5               # kg
     rotor_area: float = 0.18        # m², swept by all rotors
     drag_area: float = 0.03         # m², drag coefficient times frontal area
+    drag_rate: float = 0.25         # 1/s, drag of the rotors: by speed, not its square; SIH: 1
     figure_of_merit: float = 0.63   # share of the shaft power that lifts, in hover
     tip_speed: float = 80.0         # m/s, of the blades in hover
     efficiency: float = 0.75        # of battery, controllers and motors together
@@ -43,12 +51,11 @@ class VehicleModel:
     wind_north: float = 0.0
     gust: float = 0.1               # m/s, standard deviation of the wind around that
     gust_time_s: float = 2.0        # its correlation time
-    trim_s: float = 1.0             # time constant in which the controller leans into the wind
-    max_wind_acceleration: float = 4.0  # m/s², that leaning can hold against
 
     def __post_init__(self):
         for name, value in vars(self).items():
-            least = {"gust": 0, "wind_east": -50, "wind_north": -50}.get(name, 1e-9)
+            least = {"gust": 0, "wind_east": -50, "wind_north": -50, "drag_rate": 0}.get(
+                name, 1e-9)
             require(math.isfinite(value) and value >= least, self, name,
                     "a finite number above 0")
 
@@ -65,7 +72,7 @@ class VehicleModel:
 
 
 class Vehicle:
-    """Position, velocity and charge, advanced by velocity setpoints.
+    """Position, velocity and charge, advanced by setpoints as a trajectory gives them.
 
     position, velocity : [east, north, up] from where it was switched on, metres and m/s
     yaw : ENU, radians
@@ -83,7 +90,9 @@ class Vehicle:
         self.wind = [model.wind_east, model.wind_north]     # mean, m/s
         self.gust = model.gust
         self.broken = False     # a motor is lost: nothing holds it
-        self._gust, self._trim = [0.0, 0.0], [0.0, 0.0]
+        self._gust = [0.0, 0.0]
+        self._push, self._integral = [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]   # m/s², of its thrust
+        self._most = GRAVITY * math.tan(math.radians(model.max_tilt_deg))
         self._random = random.Random(seed)
 
     @property
@@ -104,30 +113,33 @@ class Vehicle:
     def current(self) -> float:
         return self.power_w / self.voltage
 
-    def fly(self, velocity_setpoint, yaw_setpoint: float, dt: float) -> None:
-        """One time step in the air (motors on), never below the ground."""
+    def fly(self, position, velocity, acceleration, yaw_setpoint: float, dt: float) -> None:
+        """One time step in the air (motors on), never below the ground.
+
+        position, velocity, acceleration : where it is to be, how fast and how hard pushed,
+        [east, north, up]; a position of NaN is free
+        """
         m = self.model
-        decay = math.exp(-dt / m.gust_time_s)
-        spread = self.gust * math.sqrt(1 - decay * decay)
-        self._gust = [decay * g + spread * self._random.gauss(0, 1) for g in self._gust]
+        self._blow_on(dt)
         if self.broken:
             self._fall(dt)
             return
-        push_of_air = self._push_of_air()
-        share = dt / m.trim_s
-        self._trim = _limited([t + share * (-p - t) for t, p in
-                               zip(self._trim, push_of_air, strict=True)],
-                              m.max_wind_acceleration)
-
-        wanted = _limited(list(velocity_setpoint[:2]), m.max_speed)
-        gain = 1 / max(m.response_s, dt)
-        push = _limited([(w - v) * gain for w, v in zip(wanted, self.velocity, strict=False)],
-                        m.max_acceleration)
-        up = min(max(velocity_setpoint[2], -m.max_descent), m.max_climb)
-        lift = min(max((up - self.velocity[2]) * gain, -m.max_vertical_acceleration),
-                   m.max_vertical_acceleration)
-        push = [a + t + p for a, t, p in zip(push, self._trim, push_of_air, strict=True)]
-        self.velocity = [v + a * dt for v, a in zip(self.velocity, (*push, lift), strict=True)]
+        wanted = [v + (gain * (x - p) if x == x else 0.0) for v, x, p, gain in
+                  zip(velocity, position, self.position, POSITION_GAIN, strict=True)]
+        wanted[:2] = _limited(wanted[:2], m.max_speed)
+        wanted[2] = min(max(wanted[2], -m.max_descent), m.max_climb)
+        errors = [w - v for w, v in zip(wanted, self.velocity, strict=True)]
+        push = [a + gain * e + i for a, e, i, gain in
+                zip(acceleration, errors, self._integral, VELOCITY_GAIN, strict=True)]
+        given = _limited(push[:2], self._most)
+        given.append(min(max(push[2], -GRAVITY), (m.max_thrust - 1) * GRAVITY))
+        self._integral = [i + gain * e * dt if g == p else i for i, e, gain, g, p in    # no windup
+                          zip(self._integral, errors, INTEGRAL_GAIN, given, push, strict=True)]
+        share = min(dt / m.response_s, 1.0)
+        self._push = [a + share * (g - a) for a, g in zip(self._push, given, strict=True)]
+        drag = self._drag()
+        self.velocity = [v + (a + d) * dt for v, a, d in
+                         zip(self.velocity, self._push, drag, strict=True)]
         self.position = [p + v * dt for p, v in zip(self.position, self.velocity, strict=True)]
         if self.height <= 0:
             self.position[2] -= self.height
@@ -147,18 +159,17 @@ class Vehicle:
         """Of the air over ground, gusts included, m/s."""
         return self.wind[0] + self._gust[0], self.wind[1] + self._gust[1]
 
-    def _push_of_air(self) -> list[float]:
-        """Acceleration by moving air, beyond that in still air, which limits stand for."""
-        air = self.air_velocity
-        k = 0.5 * AIR_DENSITY * self.model.drag_area / self.model.mass
+    def _blow_on(self, dt: float) -> None:
+        decay = math.exp(-dt / self.model.gust_time_s)
+        spread = self.gust * math.sqrt(1 - decay * decay)
+        self._gust = [decay * g + spread * self._random.gauss(0, 1) for g in self._gust]
 
-        def drag(through):
-            speed = math.hypot(*through)
-            return [-k * speed * u for u in through]
-
-        still = drag(self.velocity[:2])
-        moving = drag([v - a for v, a in zip(self.velocity, air, strict=False)])
-        return [a - b for a, b in zip(moving, still, strict=True)]
+    def _drag(self) -> list[float]:
+        """Acceleration by the air that it moves through."""
+        m, air = self.model, (*self.air_velocity, 0.0)
+        through = [v - a for v, a in zip(self.velocity, air, strict=True)]
+        rate = m.drag_rate + 0.5 * AIR_DENSITY * m.drag_area / m.mass * math.hypot(*through)
+        return [-rate * u for u in through]
 
     def _fall(self, dt: float) -> None:
         """Down with the air, at the speed at which a tumbling airframe falls."""
@@ -178,6 +189,7 @@ class Vehicle:
     def rest(self, armed: bool, dt: float) -> None:
         """One time step on the ground. Motors idle if armed; the charge is kept if not."""
         self.velocity = [0.0, 0.0, 0.0]
+        self._push, self._integral = [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]
         self.power_w = 0.1 * self._hover_power if armed else 0.0
         self._spend(dt)
 
