@@ -16,6 +16,7 @@ import numpy as np
 
 from parallel_city_ros.cli import options
 from parallel_city_ros.cli.fly import SPEED_FACTORS
+from parallel_city_ros.flight import px4
 from parallel_city_ros.flight.fleet import SIMULATED, FleetMission, Separation, crossings
 
 LOOK_S = 0.1            # wall, between two looks at where the drones are
@@ -80,7 +81,8 @@ class _Child:
                                 "message": self.words or f"its process ended with code {code}"}
 
 
-def fly_fleet(mission_file, speed_factor, log_name, as_json) -> None:
+def fly_fleet(mission_file, speed_factor, log_name, as_json, px4_build="", simulator="sih"
+              ) -> None:
     """Fly all drones of a mission; exit code 0 if all completed."""
     from parallel_city_ros.patrol.plan import PatrolPlan
 
@@ -93,7 +95,10 @@ def fly_fleet(mission_file, speed_factor, log_name, as_json) -> None:
         options.note(words)
     if log_name:
         Path(log_name).mkdir(parents=True, exist_ok=True)
-    children = [_Child(d, _arguments(d, k, mission, speed_factor, log_name))
+    sitl = ["--px4", px4_build] * bool(px4_build) + ["--simulator", simulator]
+    instances = _instances(mission.drones)
+    children = [_Child(d, [*_arguments(d, k, mission, speed_factor, log_name), *sitl,
+                           "--instance", str(instances.get(d.name, 0))])
                 for k, d in enumerate(mission.drones)]
     asked = []
 
@@ -121,6 +126,13 @@ def fly_fleet(mission_file, speed_factor, log_name, as_json) -> None:
             click.echo(f"no two drones in the air came nearer than {closest:.0f} m")
     sys.stdout.flush()
     sys.exit(0 if all(r["status"] == "completed" for r in results.values()) else 1)
+
+
+def _instances(drones) -> dict[str, int]:
+    """PX4 SITL's instance of each drone that it is started for: its port is nobody else's."""
+    named = " ".join(d.connection for d in drones)
+    free = (k for k in range(254) if f":{px4.PORT + k}" not in named)
+    return {d.name: next(free) for d in drones if d.connection == "px4"}
 
 
 def _arguments(drone, index, mission, speed_factor, log_name) -> list[str]:

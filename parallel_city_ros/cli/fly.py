@@ -33,6 +33,8 @@ AIRBORNE = ("taking_off", "on_patrol", "paused")    # and not on the way home
               help="Build folder of PX4 SITL.  [default: $PX4_BUILD, else px4 on the PATH]")
 @click.option("--simulator", type=click.Choice(["sih", "gazebo"]), default="sih",
               show_default=True, help="What PX4 SITL flies in.")
+@click.option("--instance", type=click.IntRange(0, 253), default=0, show_default=True,
+              help="Of PX4 SITL, of which several run side by side: added to its ports.")
 @click.option("--city", "files", type=click.Path(), multiple=True,
               help="City file to certify the plan on again; again for others that complete it.  "
                    "[default: the plan's own]")
@@ -52,7 +54,7 @@ AIRBORNE = ("taking_off", "on_patrol", "paused")    # and not on the way home
 @options.settings_flags(FlightConfig, skip=("address",))
 @options.reading_flags
 @options.json_option
-def fly(plan_file, autopilot, px4_build, simulator, files, speed_factor, seed, earlier,
+def fly(plan_file, autopilot, px4_build, simulator, instance, files, speed_factor, seed, earlier,
         log_name, output, lines, as_json, **settings):
     """Fly the patrol of PLAN.json, or those of all drones of MISSION.yaml.
 
@@ -69,7 +71,7 @@ def fly(plan_file, autopilot, px4_build, simulator, files, speed_factor, seed, e
     """
     if Path(plan_file).suffix in (".yaml", ".yml"):
         from parallel_city_ros.cli.fleet import fly_fleet
-        fly_fleet(plan_file, speed_factor, log_name, as_json)
+        fly_fleet(plan_file, speed_factor, log_name, as_json, px4_build, simulator)
         return
     speed_factor = speed_factor or SPEED_FACTORS.get(autopilot, 1.0)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
@@ -97,7 +99,7 @@ def fly(plan_file, autopilot, px4_build, simulator, files, speed_factor, seed, e
         if autopilot == "px4" and simulator == "sih":
             _tell_of_flat_ground(plan, grid, stands_at)
         drone = _start_autopilot(autopilot, plan, grid, stands_at, speed_factor, seed,
-                                 px4_build, simulator)
+                                 px4_build, simulator, instance)
         stack.enter_context(drone)
         if drone.address:
             from dataclasses import replace
@@ -165,7 +167,8 @@ def _tell_of_flat_ground(plan, grid, stands_at):
                      "--simulator gazebo has the city's ground")
 
 
-def _start_autopilot(autopilot, plan, grid, stands_at, speed_factor, seed, px4_build, simulator):
+def _start_autopilot(autopilot, plan, grid, stands_at, speed_factor, seed, px4_build, simulator,
+                     instance=0):
     """A context manager with the address of what it starts; "" if nothing is to be started."""
     if autopilot not in ("sim", "px4"):
         return _NoProcess()
@@ -173,6 +176,7 @@ def _start_autopilot(autopilot, plan, grid, stands_at, speed_factor, seed, px4_b
     if autopilot == "px4":
         from parallel_city_ros.flight.px4 import Px4Sitl
         return Px4Sitl(home, build=px4_build, simulator=simulator, speed_factor=speed_factor,
+                       instance=instance,
                        place=(*stands_at[:2], float(grid.ground_at(stands_at)) + STANDS_M))
     from parallel_city_ros.flight.checks import why_not_down
     from parallel_city_ros.flight.simulator.process import SimulatedAutopilot, patience
@@ -236,7 +240,8 @@ def _fly(plan, grid, config, log, lines):
                 flight.leave()
             else:
                 cancelled.set()
-                options.note("the drone comes home; Ctrl-C again leaves it to its autopilot")
+                options.note("a drone that flies comes home; Ctrl-C again leaves it to its "
+                             "autopilot")
 
         before = signal.signal(signal.SIGINT, interrupted)
         try:

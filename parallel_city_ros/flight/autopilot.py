@@ -24,6 +24,7 @@ from mavsdk import logging as mavsdk_logging
 from mavsdk.asyncio import ComponentType, Configuration, Mavsdk, MavsdkError
 from mavsdk.asyncio.mavsdk import ForwardingOption
 from mavsdk.asyncio.plugins.action import ActionAsync
+from mavsdk.asyncio.plugins.events import EventsAsync
 from mavsdk.asyncio.plugins.mavlink_direct import MavlinkDirectAsync, MavlinkMessage
 from mavsdk.asyncio.plugins.mission_raw import MissionItem as RawItem
 from mavsdk.asyncio.plugins.mission_raw import MissionRawAsync
@@ -41,14 +42,19 @@ logger = logging.getLogger(__name__)
 
 TRACK_LENGTH = 20_000       # positions kept until they are taken
 STATUS_TEXTS = 5
+RESTARTED_S = 5.0           # vehicle; what comes out of order is not so old
 CLOSE_S = 5.0               # wall
 CLEARED_S = 0.1             # wall, between two looks at what was to be cleared
 RALLY = 2                   # MAV_MISSION_TYPE
+NO_MISSION = 65535          # MISSION_CURRENT.total; 0: it is not told
+EVENT_LOOKS, EVENT_LOOK_S = 6, 1.0      # wall
+RUN_PREARM_CHECKS = 401     # MAV_CMD
 # A ground station that is at work, as MAVSDK itself sends it once a second.
 _HEARTBEAT = {"type": 6, "autopilot": 8, "base_mode": 0, "custom_mode": 0, "system_status": 4,
               "mavlink_version": 3}
 # What MAVSDK calls a link that does not answer.
 _NO_ANSWER = ("TIMEOUT", "NO_SYSTEM", "CONNECTION_ERROR")
+_WARNINGS = ("WARNING", "ERROR", "CRITICAL", "ALERT", "EMERGENCY")
 _CHECKS = {
     "is_gyrometer_calibration_ok": "gyroscope", "is_accelerometer_calibration_ok":
     "accelerometer", "is_magnetometer_calibration_ok": "magnetometer",
@@ -233,8 +239,12 @@ class Autopilot:
         now = q.timestamp_us * 1e-6
         changes = {} if now == self._telemetry.vehicle_time_s else {
             "last_message_wall_s": time.monotonic()}    # a frozen clock is a dead link
+        restarted = now < self._telemetry.vehicle_time_s - RESTARTED_S
         self._update(vehicle_time_s=now, yaw=heading_deg_to_yaw_enu(math.degrees(heading)),
                      **changes)
+        if restarted:
+            self._update(alerts=())     # their times are those of another clock
+            self._heard("the autopilot has restarted", True)
 
     def _on_velocity(self, v) -> None:
         self._update(velocity=tuple(ned_to_enu((v.north_m_s, v.east_m_s, v.down_m_s)).tolist()))
@@ -278,14 +288,21 @@ class Autopilot:
         self._update(wind=(east, north) if math.isfinite(east + north) else None)
 
     def _on_text(self, text) -> None:
-        logger.info("autopilot: %s", text.text)
-        self._update(status_texts=(*self._telemetry.status_texts, text.text)[-STATUS_TEXTS:])
+        self._heard(text.text.strip(), text.type.name in _WARNINGS)
+
+    def _heard(self, text: str, warns: bool) -> None:
+        logger.log(logging.WARNING if warns else logging.INFO, "autopilot: %s", text)
+        t = self._telemetry
+        self._update(status_texts=(*t.status_texts, text)[-STATUS_TEXTS:])
+        if warns:
+            self._update(alerts=(*t.alerts, (t.vehicle_time_s, text))[-STATUS_TEXTS:])
 
     def _on_current(self, message) -> None:
         if message.system_id == self._system_id:
             fields = json.loads(message.fields_json)
+            total = int(fields.get("total", 0))
             self._update(mission_current=int(fields["seq"]),
-                         mission_total=int(fields.get("total", -1)),
+                         mission_total={0: -1, NO_MISSION: 0}.get(total, total),
                          mission_wall_s=time.monotonic())
 
     # requests
@@ -383,6 +400,37 @@ class Autopilot:
         except RefusedError:    # MAVSDK's word for none
             return []
 
+    def arming_problems(self) -> tuple[str, ...]:
+        """What arming lacks in the mode that it is in, in PX4's words.
+
+        PX4 tells it in events, for which MAVSDK asks it for their texts; whatever cannot do so
+        says it in status texts when it is asked.
+        """
+        async def look():
+            events = EventsAsync(self._kept[0])
+            self._kept += (events,)
+            for _ in range(EVENT_LOOKS):
+                await asyncio.sleep(EVENT_LOOK_S)
+                try:
+                    report = await events.get_health_and_arming_checks_report()
+                except MavsdkError:     # not told yet
+                    continue
+                return tuple(p.message for p in report.current_mode_intention.problems)
+            return ()
+
+        problems = self._call(look, "arming checks", EVENT_LOOKS * EVENT_LOOK_S + self._timeout_s)
+        if not problems:
+            self._run_arming_checks()
+            time.sleep(EVENT_LOOK_S)
+        return problems
+
+    def _run_arming_checks(self) -> None:
+        check = {"target_system": self._system_id, "target_component": 1,
+                 "command": RUN_PREARM_CHECKS, "confirmation": 0,
+                 **{f"param{k}": 0.0 for k in range(1, 8)}}
+        self._call(lambda: self._direct.send_message(MavlinkMessage(
+            "COMMAND_LONG", 0, 0, self._system_id, 1, json.dumps(check))), "arming checks")
+
     def arm(self) -> None:
         self._call(lambda: self._action.arm(), "arming")
 
@@ -450,7 +498,8 @@ def _quiet_mavsdk() -> None:
 
     def take(level, message, _file, _line) -> bool:
         # Who asked in vain gets an error of ours that says more.
-        heed = logging.DEBUG if message.startswith("Retrying failed") else levels[level.name]
+        vain = message.startswith(("Retrying failed", "Sending message failed"))
+        heed = logging.DEBUG if vain else levels[level.name]
         logging.getLogger("mavsdk").log(heed, "%s", message)
         return True
 

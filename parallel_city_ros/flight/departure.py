@@ -102,6 +102,7 @@ class Departure(Handling):
                     raise
                 logger.warning("%s; sent again", error)
             else:
+                self._sent_at = time.monotonic()
                 self._transfer_s = self._autopilot.snapshot.vehicle_time_s - began
                 return
 
@@ -123,7 +124,7 @@ class Departure(Handling):
             raise Refused(f"{armed} (its mission is not that of this plan)")
         for name in ("RTL_RETURN_ALT", "GF_MAX_VER_DIST", "GF_MAX_HOR_DIST"):
             self._on_board[name] = self._autopilot.get_parameter(name, float)
-        self._armed_at = t.vehicle_time_s
+        self._armed_at, self._sent_at = t.vehicle_time_s, time.monotonic()
         self._remark = "found in flight and taken over; its parameters are not given back"
         logger.warning("the drone flies this plan already: taken over in %s mode", t.flight_mode)
         self._happened(FlightEvent.FOUND)

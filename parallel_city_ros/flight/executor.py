@@ -39,6 +39,7 @@ from parallel_city_ros.patrol.plan import PatrolPlan
 logger = logging.getLogger(__name__)
 
 AWAY_M = 10.0           # from home or goal: a landing there is none of those that were meant
+TOLD_S = 2.0            # wall, after which the autopilot tells of the mission that was sent
 MOVED_M = 2.0           # less than that within progress_timeout_s is standing still
 
 
@@ -212,14 +213,18 @@ class PatrolFlight(Departure, Rerouting):
             self._turn_back(FlightStatus.RETURNED, self._explain() or
                             f"the autopilot returns by itself{t.last_words}", by_itself=True)
         elif what is Reaction.OUT_OF_HAND:
-            self._conclude(FlightStatus.LANDED_EARLY, self._explain() or (
-                f"the drone changed to {t.flight_mode.lower()} mode by itself or by a pilot"
-                f"{t.last_words}"))
+            lost = [name for name in t.failing if name.endswith("position")]
+            self._conclude(FlightStatus.LANDED_EARLY, self._explain() or "".join((
+                f"the drone changed to {t.flight_mode.lower()} mode by itself or by a pilot",
+                f", without a good {' and '.join(lost)}" if lost else "", t.last_words)))
             self._turned_back_at = t.vehicle_time_s
             self._happened(FlightEvent.LANDING)
         elif what is not Reaction.NOTHING:
             if what is Reaction.GOES_ON:    # somebody else resumed it
                 self._climb_first(t)
+            elif what is Reaction.HELD:
+                logger.warning("the drone holds, by itself or by somebody else%s; whoever holds "
+                               "it resumes, returns or lands it", t.last_words)
             self._happened(what.value)
 
     def _watch(self, t: Telemetry) -> None:
@@ -253,6 +258,10 @@ class PatrolFlight(Departure, Rerouting):
         elif self._state is FlightState.TAKING_OFF and \
                 now - self._armed_at > config.takeoff_timeout_s:
             breach = f"take-off takes longer than {config.takeoff_timeout_s:g} s"
+        elif t.mission_wall_s > self._sent_at + TOLD_S and \
+                t.mission_total not in (-1, len(self._route.items)):
+            breach = (f"somebody else changed the mission on board, from "
+                      f"{len(self._route.items)} to {t.mission_total} items")
         elif stuck:
             breach = f"it has not moved for {config.progress_timeout_s:g} s"
         if breach:
@@ -328,8 +337,9 @@ class PatrolFlight(Departure, Rerouting):
     def _outcome(self) -> FlightOutcome:
         flown, config = self.flown, self._config
         message = self._reason or "the patrol was flown to its end"
-        if self._remark and self._remark not in message:
-            message += f"; {self._remark}"
+        for remark in (self._low_return, self._remark):
+            if remark and remark not in message:
+                message += f"; {remark}"
         used = self._battery_before - self._battery_left
         return FlightOutcome(
             status=self._status, message=message,

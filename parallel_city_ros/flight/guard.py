@@ -66,6 +66,7 @@ class Guard:
         self._bad_since = math.nan              # wall, of the estimator
         self._before: tuple | None = None       # vehicle time and position
         self._airborne_at = math.nan            # vehicle time
+        self._homeward = False                  # a return was seen, and no mission since
         self._charge_at_start = math.nan
         self._hover_rate = 100.0 / config.guard.endurance_of(plan.task.drone)  # percent per second
 
@@ -82,8 +83,9 @@ class Guard:
     def look(self, t: Telemetry) -> list[Breach]:
         """What is wrong now, the gravest first; nothing on the ground."""
         if not (t.armed and t.in_air):
-            self._airborne_at, self._before = math.nan, None
+            self._airborne_at, self._before, self._homeward = math.nan, None, False
             return []
+        self._homeward = t.flight_mode == RETURN or self._homeward and t.flight_mode != MISSION
         if math.isnan(self._airborne_at):
             self._airborne_at, self._charge_at_start = t.vehicle_time_s, t.battery_percent
         self._learn_home(t)
@@ -155,8 +157,9 @@ class Guard:
         self._before = (t.vehicle_time_s, here)
 
     def _deviation(self, t, here):
-        """On a mission or held: from the way up, over, along the plan, and down."""
-        if t.flight_mode not in (MISSION, HOLD):
+        """On a mission or held: from the way up, over, along the plan, and down. PX4 holds on
+        its way home, too, when another failsafe acts."""
+        if t.flight_mode not in (MISSION, HOLD) or self._homeward:
             return None
         up = (*self._home[:2], self._path[0, 2])
         down = self._on_ground(self._path[-1])

@@ -17,7 +17,7 @@ from parallel_city_ros.flight.autopilot import Autopilot
 from parallel_city_ros.flight.config import FlightConfig
 from parallel_city_ros.flight.outcome import distance
 from parallel_city_ros.flight.route import Route
-from parallel_city_ros.flight.state import AIRBORNE, FlightEvent, FlightState, after
+from parallel_city_ros.flight.state import AIRBORNE, HOLD, FlightEvent, FlightState, after
 from parallel_city_ros.flight.telemetry import Telemetry
 from parallel_city_ros.patrol.plan import PatrolPlan
 
@@ -36,13 +36,14 @@ class Handling:
         self._home: np.ndarray | None = None    # (3,) ENU metres, on the twin's ground
         self._route: Route | None = None        # once its mission is on board
         self._transfer_s = 0.0                  # vehicle, that sending a mission took
+        self._sent_at = math.inf                # wall, of the mission that is on board
         self._other_map = ""        # why the map that the plan was made on is none any more
         self._newest_grid: VoxelGrid | None = None  # to be looked at
         self._lock = threading.Lock()
         self._left = threading.Event()
         self._state = FlightState.DISCONNECTED
         self._reason = ""
-        self._remark = ""                       # for the end of the outcome's message
+        self._remark = self._low_return = ""    # for the end of the outcome's message
         self._on_board: dict[str, float] = {}   # parameters that were set and read back
         self._before: dict[str, int | float] = {}   # what they were, to be restored
         self._flown: list[np.ndarray] = []      # (n, 4) pieces
@@ -168,11 +169,22 @@ class Handling:
 
     def _wait_for_health(self, told_after_s: float = -math.inf) -> None:
         """told_after_s : time.monotonic(); an older health does not count"""
+        held = [-math.inf]      # wall
+
         def good(t):
             flying = t.armed and t.in_air   # what arming needs does not matter any more
+            if not flying and t.failing == ("arming checks",) and t.flight_mode not in ("", HOLD) \
+                    and time.monotonic() - held[0] > self._config.mode_timeout_s:
+                # In return, land or a mode for sticks, where another ground station left it, PX4
+                # does not arm, and does not say why.
+                held[0] = time.monotonic()
+                self._command(self._autopilot.hold)
             return (flying or t.healthy and t.health_wall_s > told_after_s) and not self._lacks(t)
 
-        self._wait(good, self._config.health_timeout_s, self._why_unhealthy)
+        try:
+            self._wait(good, self._config.health_timeout_s, lambda: "")
+        except RefusedError:
+            raise RefusedError(self._why_unhealthy()) from None
 
     def _lacks(self, t: Telemetry) -> list[str]:
         """What has not been told, or is old."""
@@ -185,8 +197,14 @@ class Handling:
         return [name for name, good in known.items() if not good]
 
     def _why_unhealthy(self) -> str:
+        problems: tuple[str, ...] = ()
+        if self._autopilot.snapshot.link_age_s < self._config.link_timeout_s:
+            try:
+                problems = self._autopilot.arming_problems()
+            except AutopilotError as error:
+                logger.info("%s", error)
         t = self._autopilot.snapshot
-        lacks = dict.fromkeys((*t.failing, *self._lacks(t)))
+        lacks = dict.fromkeys((*t.failing, *self._lacks(t), *problems))
         return (f"not ready to fly after {self._config.health_timeout_s:g} s: "
                 f"{', '.join(lacks)}{t.last_words}; see to it, or wait and try again")
 

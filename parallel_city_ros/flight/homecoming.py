@@ -124,7 +124,7 @@ class Homecoming(Handling):
         "", or why it is too low. It is said at the end of the flight too and, in the air,
         tried again.
         """
-        self._remark = ""
+        self._low_return = ""
         altitude = checks.return_altitude(self._plan, self._grid, self._home, self._config, places)
         wanted = return_parameters(places, self._home, altitude, self._config)
         low = self._on_board["RTL_RETURN_ALT"]
@@ -135,9 +135,10 @@ class Homecoming(Handling):
                 if wanted[name] > self._on_board[name]:
                     self._set_in_flight(name, wanted[name])
         except AutopilotError as error:
-            self._remark = (f"the way home needs a return altitude of {altitude:.0f} m since map "
-                            f"update {self._grid.map_update}, set is {low:.0f} m ({error})")
+            self._low_return = (
+                f"the way home needs a return altitude of {altitude:.0f} m since map update "
+                f"{self._grid.map_update}, set is {low:.0f} m ({error})")
             self._look_again_at = time.monotonic() + self._config.mode_timeout_s
-            return self._remark
+            return self._low_return
         logger.info("return altitude raised from %.0f to %.0f m", low, altitude)
         return ""

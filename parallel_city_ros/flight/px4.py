@@ -12,6 +12,7 @@ from pathlib import Path
 from parallel_city_ros.errors import LinkError, SetupError
 
 STOP_S = 5.0
+PORT = 14540            # of instance 0
 MODELS = {"sih": "sihsim_quadx", "gazebo": "gz_x500"}
 # Vehicle seconds that a slow ground station needs; in a quick simulation it needs more of them.
 PATIENCE = {"COM_DISARM_PRFLT": 10, "COM_DL_LOSS_T": 10}
@@ -73,7 +74,7 @@ class Px4Sitl:
     @property
     def address(self) -> str:
         """Where PX4 sends to: its onboard link."""
-        return f"udpin://127.0.0.1:{14540 + self.instance}"
+        return f"udpin://127.0.0.1:{PORT + self.instance}"
 
     @property
     def pid(self) -> int:

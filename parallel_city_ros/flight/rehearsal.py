@@ -19,9 +19,10 @@ from parallel_city_ros.flight.guidance import Guidance, Limits
 from parallel_city_ros.flight.simulator.vehicle import Vehicle, VehicleModel
 
 DT = 0.04               # s
-TUBE_SHARE = 0.6        # of its radius; the rest is for wind, positions and other drones' drag
+TUBE_SHARE = 0.75       # of its radius; the rest is for wind and positions
 SLOWER = 0.75           # at each try
 SLOWEST = 1.0           # m/s
+DRAG_RATE = 1.0         # 1/s, as that of PX4's SIH, for which it leans out of a corner: the most
 LEGS_BACK = 3           # that may be slowed down for what happens on one
 LEG_PATIENCE_S = 60.0   # more than at SLOWEST, for a leg
 
@@ -29,9 +30,10 @@ LEG_PATIENCE_S = 60.0   # more than at SLOWEST, for a leg
 class RehearsedDrone:
     """PX4's guidance and a drone that follows it, in still air."""
 
-    def __init__(self, at, limits: Limits | None = None):
+    def __init__(self, at, limits: Limits | None = None, **model):
         self.guidance = Guidance(limits)
-        self.body = Vehicle(VehicleModel(gust=0.0), ground=lambda east, north: -math.inf)
+        self.body = Vehicle(VehicleModel(**{"gust": 0.0} | model),
+                            ground=lambda east, north: -math.inf)
         self.guidance.begin(at)
         self.body.position = list(at)
         self._began = tuple(at)
@@ -98,7 +100,8 @@ def rehearse(path, speeds, acceptance_radius: float, tube_radius: float) -> Rehe
 def _rehearse(data: bytes, fastest: tuple[float, ...], radius: float, tube: float) -> Rehearsal:
     path = [tuple(p) for p in np.frombuffer(data).reshape(-1, 3).tolist()]
     speeds, limit, last = list(fastest), TUBE_SHARE * tube, len(path) - 1
-    begun = [None, RehearsedDrone(path[0])]     # of each leg: the drone as it was then
+    # The drone as it was when each leg began.
+    begun = [None, RehearsedDrone(path[0], drag_rate=DRAG_RATE)]
     strays = [0.0] * len(path)
     k = 1
     while k <= last:

@@ -206,7 +206,7 @@ class Rerouting(Homecoming):
         """
         item, config = route.item(route.first), self._config
         self._autopilot.upload_mission(route.items, config.upload_timeout_s, current=item)
-        sent = time.monotonic()
+        sent = self._sent_at = time.monotonic()
 
         def flies(t):
             return t.mission_wall_s > sent and t.mission_current >= item and \

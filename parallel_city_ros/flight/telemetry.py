@@ -7,6 +7,8 @@ import time
 from dataclasses import dataclass
 
 NAN = math.nan
+FRESH_S = 20.0          # vehicle, in which a warning says something of the present
+LAST_WORDS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +41,7 @@ class Telemetry:
     mission_total: int = -1
     mission_wall_s: float = -math.inf   # time.monotonic() when it was last told
     status_texts: tuple[str, ...] = ()  # the last few, newest last
+    alerts: tuple[tuple[float, str], ...] = ()  # of them the warnings, with their vehicle time
     last_message_wall_s: float = -math.inf  # time.monotonic() of the newest attitude
 
     @property
@@ -62,5 +65,8 @@ class Telemetry:
 
     @property
     def last_words(self) -> str:
-        """The newest status text in quotes, for messages; "" if there is none."""
-        return f' (it says: "{self.status_texts[-1]}")' if self.status_texts else ""
+        """Its newest warnings in quotes, for messages; "" if there are none. The cause often
+        comes before what is done about it."""
+        fresh = [text for time_s, text in self.alerts
+                 if not self.vehicle_time_s - time_s > FRESH_S]
+        return f' (it says: "{"; ".join(dict.fromkeys(fresh[-LAST_WORDS:]))}")' if fresh else ""

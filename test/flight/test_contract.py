@@ -21,7 +21,9 @@ from parallel_city_ros.flight.guard import Guard, GuardWatch
 from parallel_city_ros.flight.mission import patrol_mission, same_missions, waypoint_items
 from parallel_city_ros.flight.outcome import FlightStatus
 from parallel_city_ros.flight.px4 import Px4Sitl, find_px4
+from parallel_city_ros.flight.simulator.autopilot import Item, Mode, Result, SimulatedPx4
 from parallel_city_ros.flight.simulator.process import SimulatedAutopilot
+from parallel_city_ros.flight.simulator.vehicle import Vehicle, VehicleModel
 from parallel_city_ros.flight.state import FlightState
 
 HOME = (30.0, 50.0)
@@ -234,6 +236,90 @@ def test_paused_while_it_climbs_it_goes_on_up_first_and_that_is_foreseen(autopil
     there = after[np.argmax(after[:, 2] > path[5, 2] - 1.0)]
     # Straight on it would be within 2 m of it at that height.
     assert np.linalg.norm(there[:2] - path[5, :2]) > 4.0
+
+
+def test_a_drone_that_was_left_in_a_mode_without_arming_flies(autopilot, grid, plan):
+    """PX4 arms neither in return nor in land mode, and tells no reason in words."""
+    autopilot.return_to_launch()
+    mode(autopilot, "RETURN_TO_LAUNCH")
+    wait_until(lambda: not autopilot.snapshot.healthy, WAIT_S)
+
+    def act(flight, progress):
+        if progress.state is FlightState.TAKING_OFF:
+            flight.land()
+
+    outcome, _ = fly(plan, grid, autopilot, act)
+    assert outcome.status is FlightStatus.LANDED_EARLY, outcome.message
+    assert "asked for" in outcome.message
+
+
+def test_a_mission_that_somebody_clears_in_flight_brings_it_home(autopilot, grid, plan):
+    cleared = []
+
+    def act(flight, progress):
+        if progress.waypoint == 3 and not cleared:
+            cleared.append(None)
+            # As another ground station does.
+            autopilot._call(lambda: autopilot._mission.clear_mission(), "clearing", WAIT_S)
+
+    outcome, _ = fly(plan, grid, autopilot, act)
+    assert outcome.status is FlightStatus.RETURNED, outcome.message
+    assert "to 0 items" in outcome.message
+
+
+def test_its_track_is_that_of_the_simulated_drone(request, autopilot, grid):
+    """Corners, slopes, speeds and times, whoever flies them; SIH's drone has much drag."""
+    path = make_plan(grid, bow=60.0).path
+    path[2:-1:2, 2] += 10.0
+    flown = make_plan(grid, path=path)
+    outcome, _ = fly(flown, grid, autopilot, lambda *_: None)
+    assert outcome.status is FlightStatus.COMPLETED, outcome.message
+    sih = {"mass": 1.0, "drag_rate": 1.0, "drag_area": 1e-3}
+    model = VehicleModel(gust=0.0, **sih if "px4" in request.node.callspec.id else {})
+    expected = simulated_track(flown, grid, model)
+    (took, track), (takes, _) = on_patrol(outcome.flown, path), on_patrol(expected, path)
+    gaps = np.array([gap(expected, point) for point in track])
+    assert np.sqrt((gaps ** 2).mean()) < 0.8 and gaps.max() < 2.0, (gaps.mean(), gaps.max())
+    assert took == pytest.approx(takes, rel=0.1)
+    # As the guard of a real flight has it, too.
+    assert max(gap(path_points(path), point) for point in track) < flown.task.tube_radius + 0.5
+
+
+def simulated_track(plan, grid, model):
+    """(N, 4) s and ENU metres of the same mission without a link, in time steps."""
+    drone = SimulatedPx4(Vehicle(model, 1), grid.frame)
+    drone.params["MPC_XY_CRUISE"] = CONFIG.cruise_speed
+    home = np.array([*HOME, 5.0])
+    items = []
+    for item in patrol_mission(plan.path, home, grid.frame, CONFIG,
+                               tube_radius=plan.task.tube_radius):
+        place = None
+        if item.x:
+            place = (*grid.frame.to_enu(item.x * 1e-7, item.y * 1e-7)[:2] - HOME, item.z)
+        items.append(Item(item.command, item.params, place))
+    while drone.time_s < 6:
+        drone.step(0.02)
+    drone.set_mission(items)
+    assert drone.arm() == drone.set_mode(Mode.MISSION) == Result.ACCEPTED
+    while drone.armed and drone.time_s < 900:
+        drone.step(0.02)
+    assert not drone.armed
+    return np.array([row[:4] for row in drone.track]) + (0.0, *home)
+
+
+def on_patrol(track, path):
+    """Seconds, and (N, 3) metres, from the first point of the path to its last."""
+    first, last = (int(np.argmax(np.linalg.norm(track[:, 1:] - point, axis=1) < 3.2))
+                   for point in (path[1], path[-1]))
+    return track[last, 0] - track[first, 0], track[first:last, 1:]
+
+
+def path_points(path):
+    """(N, 4), the last three of which are places each decimetre of a path."""
+    lengths = np.linalg.norm(np.diff(path, axis=0), axis=1)
+    points = np.vstack([np.linspace(a, b, int(10 * n) + 2) for a, b, n in
+                        zip(path, path[1:], lengths, strict=False)])
+    return np.column_stack([np.zeros(len(points)), points])
 
 
 def test_the_rest_of_a_plan_is_replaced_without_stopping(autopilot, grid, plan):

@@ -18,12 +18,13 @@ from parallel_city_ros.city.ground import two_ends
 from parallel_city_ros.city.readers import read_city
 from parallel_city_ros.city.voxels import voxelise
 from parallel_city_ros.cli import fly
+from parallel_city_ros.cli.fleet import _instances
 from parallel_city_ros.cli.main import main
 from parallel_city_ros.cpss.resume import rest_of_plan
 from parallel_city_ros.errors import ConfigError, LinkError, SetupError
 from parallel_city_ros.flight.autopilot import Autopilot
 from parallel_city_ros.flight.config import FlightConfig
-from parallel_city_ros.flight.fleet import FleetMission, Separation, crossings
+from parallel_city_ros.flight.fleet import FleetDrone, FleetMission, Separation, crossings
 from parallel_city_ros.flight.outcome import FlightStatus
 from parallel_city_ros.flight.px4 import Px4Sitl, find_px4
 from parallel_city_ros.patrol.certificate import certify
@@ -188,6 +189,22 @@ def test_a_fleet_is_flown_apart(plans, tmp_path):
         "one.jsonl", "one.tlog", "two.jsonl", "two.tlog"}
 
 
+def test_a_fleet_of_px4s_is_flown(plans, tmp_path):
+    try:
+        find_px4()
+    except SetupError as error:
+        pytest.skip(str(error))
+    mission = tmp_path / "mission.yaml"
+    mission.write_text(
+        f"drones:\n  one: {{plan: {plans[0]}, connection: px4}}\n"
+        f"  two: {{plan: {plans[1]}, connection: px4, flight: {{cruise_speed: 6.0}}}}\n"
+        f"  three: {{plan: {plans[0]}, connection: sim, start_after_s: 200}}\n")
+    done = run("fly", mission, "--speed-factor", 6, "--json")
+    told = json.loads(done.stdout)
+    assert {d["status"] for d in told["drones"].values()} <= {"completed", "returned"}, told
+    assert told["drones"]["one"]["status"] == "completed", told
+
+
 def test_one_drones_failure_does_not_disturb_another(plans, tmp_path):
     mission = tmp_path / "mission.yaml"
     mission.write_text(
@@ -282,3 +299,12 @@ def test_px4_is_started_at_the_citys_home_in_its_own_folder(tmp_path):
     program.write_text("#!/bin/sh\necho no such model\nexit 3\n")
     with pytest.raises(LinkError, match="no such model"):
         Px4Sitl((60.17, 24.94, 17.0), build=str(tmp_path)).__enter__()
+
+
+def test_each_px4_of_a_fleet_has_ports_of_its_own():
+    def drone(name, connection):
+        return FleetDrone(name=name, plan_file=Path("plan.json"), connection=connection)
+
+    fleet = [drone("a", "px4"), drone("b", "udpin://127.0.0.1:14541"), drone("c", "px4"),
+             drone("d", "sim"), drone("e", "px4")]
+    assert _instances(fleet) == {"a": 0, "c": 2, "e": 3}

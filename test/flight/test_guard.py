@@ -224,3 +224,23 @@ def test_a_drone_blown_off_its_route_comes_home_without_its_executor(grid, plan,
     assert np.hypot(*(here[:2] - HOME[:2])) < 3.0
     assert [e.breach.kind for e in events if e.commanded][0] == "deviation", json.dumps(
         [e.breach.message for e in events])
+
+
+def test_a_hold_on_the_way_home_is_no_deviation(plan, grid):
+    """PX4 holds for some seconds before the failsafe that comes on top acts."""
+    guard = Guard(plan, grid, FlightConfig())
+    away = on_leg(plan) + (12.0, -20.0, 0.0)
+    assert [b.kind for b in guard.look(seen_at(plan, away))] == ["deviation"]
+    for seen in ("RETURN_TO_LAUNCH", "HOLD"):
+        assert guard.look(seen_at(plan, away, flight_mode=seen)) == []
+    assert [b.kind for b in guard.look(seen_at(plan, away))] == ["deviation"]   # resumed
+
+
+def test_the_last_words_are_the_newest_warnings_and_no_old_ones():
+    def words(now, *alerts):
+        return Telemetry(vehicle_time_s=now, status_texts=("Takeoff detected",),
+                         alerts=alerts).last_words
+
+    assert words(100.0) == "" == words(100.0, (20.0, "long ago"))
+    assert words(100.0, (20.0, "long ago"), (97.0, "Geofence: too far"), (98.0, "Failsafe"),
+                 (99.0, "Failsafe")) == ' (it says: "Geofence: too far; Failsafe")'

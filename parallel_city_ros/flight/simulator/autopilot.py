@@ -50,6 +50,9 @@ class Mode(Enum):
 
 # Modes that PX4 leaves when it disarms, for the last one asked for that is not of these.
 PREVENT_ARMING = (Mode.TAKEOFF, Mode.RETURN, Mode.LAND)
+# In which it does not arm, those for sticks as there are none.
+NO_ARMING = (Mode.RETURN, Mode.LAND, Mode.POSITION, Mode.MANUAL)
+MODE_REFUSAL = "Resolve system health failures first"
 
 
 class Result(IntEnum):
@@ -212,7 +215,15 @@ class SimulatedPx4:
             return "attitude failure"
         if self.params["NAV_DLL_ACT"] > 0 and self._link_lost():
             return "No connection to the ground control station"
+        if self.mode in NO_ARMING or self.mode is Mode.MISSION and not self.mission_valid:
+            return MODE_REFUSAL
         return ""
+
+    def explain_refusal(self) -> None:
+        """Say what arming lacks; of the mode PX4 tells nothing in words."""
+        reason = self.arming_refusal()
+        if reason and reason != MODE_REFUSAL:
+            self.say(Severity.CRITICAL, f"Preflight Fail: {reason}")
 
     def arm(self) -> Result:
         if self.armed:

@@ -30,6 +30,7 @@ REBOOT_S = 3.0              # of vehicle time, without a word
 _FREEZES = ("ATTITUDE_QUATERNION", "GLOBAL_POSITION_INT", "ATTITUDE", "LOCAL_POSITION_NED",
             "GPS_RAW_INT", "ALTITUDE", "VFR_HUD", "SYSTEM_TIME")
 MAX_WALL_RATE_HZ = 50.0     # of one message: MAVSDK loses callbacks when its user is slow
+NO_MISSION = 65535          # MISSION_CURRENT.total
 MISSION_LIMIT = 10_000      # items, as PX4 SITL
 _MODES = {mode.value: mode for mode in Mode}
 _FRAMES = (mavlink.MAV_FRAME_GLOBAL, mavlink.MAV_FRAME_GLOBAL_INT,
@@ -337,7 +338,7 @@ class MavlinkServer:
         state = 1 if not a.mission else (5 if a.mission_finished else (
             3 if a.mode is Mode.MISSION else 2))    # MISSION_STATE
         return mavlink.MAVLink_mission_current_message(
-            a.current, len(a.mission), state, int(a.mode is Mode.MISSION))
+            a.current, len(a.mission) or NO_MISSION, state, int(a.mode is Mode.MISSION))
 
     def _system_time(self):
         return mavlink.MAVLink_system_time_message(self._ms * 1000, self._ms)
@@ -454,6 +455,9 @@ class MavlinkServer:
             return a.change_speed(p[1]), None
         if command == mavlink.MAV_CMD_DO_REPOSITION:
             return a.reposition(self._point(*place, relative=False)), None
+        if command == mavlink.MAV_CMD_RUN_PREARM_CHECKS:
+            a.explain_refusal()
+            return Result.ACCEPTED, None
         if command == mavlink.MAV_CMD_DO_SET_MISSION_CURRENT:
             return (Result.ACCEPTED if a.set_current(int(p[0])) else Result.DENIED), None
         if command in TAKE_PHOTO:
