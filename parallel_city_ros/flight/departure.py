@@ -10,8 +10,10 @@ from datetime import datetime, timezone
 
 from parallel_city_ros.errors import AutopilotError, LinkError, RefusedError
 from parallel_city_ros.flight import checks
+from parallel_city_ros.flight.guidance import PARAMETERS, Limits
 from parallel_city_ros.flight.handling import Handling
 from parallel_city_ros.flight.mission import (
+    CHANGE_SPEED,
     MissionItem,
     autopilot_parameters,
     patrol_mission,
@@ -57,6 +59,7 @@ class Departure(Handling):
         self._refuse(checks.why_not_this_map(self._plan, self._grid)
                      or checks.why_not_so_loosely(self._plan, config))
         self._wait_for_health()
+        self._limits = self._limits_on_board()
         telemetry = self._autopilot.snapshot
         self._battery_before = telemetry.battery_percent
         if telemetry.armed or telemetry.in_air:
@@ -119,15 +122,30 @@ class Departure(Handling):
         began = t.vehicle_time_s
         stored = self._autopilot.download_mission(self._config.upload_timeout_s)
         self._transfer_s = 2 * (self._autopilot.snapshot.vehicle_time_s - began)
-        # Where it took off was not exactly the home that it set then.
-        if not same_missions(self._route.items[1:-1], stored[1:-1]):
+        # Where it took off was not exactly the home that it set then; how fast its legs are is
+        # no matter of the plan.
+        ours, theirs = ([item for item in items[1:-1] if item.command != CHANGE_SPEED]
+                        for items in (self._route.items, stored))
+        if not same_missions(ours, theirs):
             raise Refused(f"{armed} (its mission is not that of this plan)")
+        self._route = replace(self._route, items=stored)
         for name in ("RTL_RETURN_ALT", "GF_MAX_VER_DIST", "GF_MAX_HOR_DIST"):
             self._on_board[name] = self._autopilot.get_parameter(name, float)
         self._armed_at, self._sent_at = t.vehicle_time_s, time.monotonic()
         self._remark = "found in flight and taken over; its parameters are not given back"
         logger.warning("the drone flies this plan already: taken over in %s mode", t.flight_mode)
         self._happened(FlightEvent.FOUND)
+
+    def _limits_on_board(self) -> Limits:
+        """What its trajectories are limited by; PX4's own where it does not tell."""
+        known = {}
+        for name in PARAMETERS.values():
+            try:
+                known[name] = self._autopilot.get_parameter(
+                    name, float, self._config.parameter_timeout_s)
+            except AutopilotError as error:
+                logger.info("%s", error)
+        return Limits.of(known)
 
     def _slow_landing(self) -> dict[str, float]:
         """Without a rangefinder PX4 takes the height above home for that above the ground: at a
@@ -236,4 +254,4 @@ class Departure(Handling):
         """What flies a plan from home, and lands at its goal."""
         return patrol_mission(plan.path, self._home, plan.frame, self._config,
                               checks.ground_at(self._grid, plan.path[-1]), plan.task.time_step_s,
-                              plan.task.tube_radius)
+                              plan.task.tube_radius, self._limits)

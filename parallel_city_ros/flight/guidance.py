@@ -39,14 +39,16 @@ class Limits:
 
     @classmethod
     def of(cls, parameters: Mapping[str, float]) -> Limits:
-        """As a vehicle with these PX4 parameters has them."""
-        names = {
-            "acceleration": "MPC_ACC_HOR", "acceleration_up": "MPC_ACC_UP_MAX",
-            "acceleration_down": "MPC_ACC_DOWN_MAX", "jerk": "MPC_JERK_AUTO",
-            "speed": "MPC_XY_VEL_MAX", "climb": "MPC_Z_V_AUTO_UP", "descent": "MPC_Z_V_AUTO_DN",
-            "turn_gain": "MPC_XY_TRAJ_P", "lag_m": "MPC_XY_ERR_MAX",
-            "height_tolerance": "NAV_MC_ALT_RAD"}
-        return cls(**{ours: float(parameters[name]) for ours, name in names.items()})
+        """As a vehicle with these PX4 parameters has them; PX4's own where one is not known."""
+        return cls(**{ours: float(parameters[name]) for ours, name in PARAMETERS.items()
+                      if name in parameters})
+
+
+PARAMETERS = {
+    "acceleration": "MPC_ACC_HOR", "acceleration_up": "MPC_ACC_UP_MAX",
+    "acceleration_down": "MPC_ACC_DOWN_MAX", "jerk": "MPC_JERK_AUTO", "speed": "MPC_XY_VEL_MAX",
+    "climb": "MPC_Z_V_AUTO_UP", "descent": "MPC_Z_V_AUTO_DN", "turn_gain": "MPC_XY_TRAJ_P",
+    "lag_m": "MPC_XY_ERR_MAX", "height_tolerance": "NAV_MC_ALT_RAD"}
 
 
 class Guidance:

@@ -15,6 +15,7 @@ from parallel_city_ros.errors import AutopilotError, LinkError, RefusedError
 from parallel_city_ros.flight import checks
 from parallel_city_ros.flight.autopilot import Autopilot
 from parallel_city_ros.flight.config import FlightConfig
+from parallel_city_ros.flight.guidance import Limits
 from parallel_city_ros.flight.outcome import distance
 from parallel_city_ros.flight.route import Route
 from parallel_city_ros.flight.state import AIRBORNE, HOLD, FlightEvent, FlightState, after
@@ -35,6 +36,7 @@ class Handling:
         self._plan, self._grid, self._autopilot, self._config = plan, grid, autopilot, config
         self._home: np.ndarray | None = None    # (3,) ENU metres, on the twin's ground
         self._route: Route | None = None        # once its mission is on board
+        self._limits = Limits()                 # of the drone's PX4
         self._transfer_s = 0.0                  # vehicle, that sending a mission took
         self._sent_at = math.inf                # wall, of the mission that is on board
         self._other_map = ""        # why the map that the plan was made on is none any more

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from parallel_city_ros.flight.config import LINK_LOSS_ACTIONS, FlightConfig
+from parallel_city_ros.flight.guidance import Limits
 from parallel_city_ros.flight.rehearsal import SLOWEST, rehearse
 from parallel_city_ros.geo import LocalFrame
 
@@ -48,7 +49,8 @@ class MissionItem:
 
 def patrol_mission(path: np.ndarray, home: np.ndarray, frame: LocalFrame, config: FlightConfig,
                    goal_ground: float | None = None, time_step_s: float = math.inf,
-                   tube_radius: float = math.inf) -> list[MissionItem]:
+                   tube_radius: float = math.inf, limits: Limits | None = None
+                   ) -> list[MissionItem]:
     """Take-off at home to the height of the start, the path, landing below its last point.
 
     Yaw is left to the autopilot, which looks where it flies: one that is given makes PX4 wait
@@ -57,7 +59,8 @@ def patrol_mission(path: np.ndarray, home: np.ndarray, frame: LocalFrame, config
     path : (N, 3), home : (3,) ENU metres of the map frame; home z is the twin's ground.
     goal_ground : z of the ground at its end; None: as home
     time_step_s : of the plan, from one point to the next, where speeds are planned
-    tube_radius : m that it may leave its legs by; see leg_speeds
+    tube_radius, limits : m that it may leave its legs by, and those of the drone's PX4; see
+    leg_speeds
     """
     path = np.asarray(path, float)
     nan = math.nan
@@ -75,7 +78,7 @@ def patrol_mission(path: np.ndarray, home: np.ndarray, frame: LocalFrame, config
         pitch = NADIR_DEG if config.gimbal == "nadir" else config.gimbal_tilt_deg
         items += [MissionItem(GIMBAL_CONTROL, NO_FRAME, (ITSELF, ITSELF, UNCHANGED, UNCHANGED)),
                   MissionItem(GIMBAL, NO_FRAME, (pitch, 0.0, nan, nan), x=LEVEL_GIMBAL)]
-    speeds = leg_speeds(path, config, time_step_s, tube_radius)
+    speeds = leg_speeds(path, config, time_step_s, tube_radius, limits)
     for k, point in enumerate(path):
         if k == 0 or speeds[k] != speeds[k - 1]:
             items.append(speed(speeds[k]))
@@ -87,7 +90,7 @@ def patrol_mission(path: np.ndarray, home: np.ndarray, frame: LocalFrame, config
 
 
 def leg_speeds(path: np.ndarray, config: FlightConfig, time_step_s: float,
-               tube_radius: float = math.inf) -> np.ndarray:
+               tube_radius: float = math.inf, limits: Limits | None = None) -> np.ndarray:
     """(N,) m/s of the leg to each of the (N, 3) points; the first comes from home.
 
     Slower than configured where PX4 would leave the tube.
@@ -100,7 +103,7 @@ def leg_speeds(path: np.ndarray, config: FlightConfig, time_step_s: float,
         speeds[1:] = np.clip(planned, slowest, config.cruise_speed)
     if math.isinf(tube_radius):
         return speeds
-    return rehearse(path, speeds, config.acceptance_radius, tube_radius).speeds
+    return rehearse(path, speeds, config.acceptance_radius, tube_radius, limits).speeds
 
 
 def waypoint_items(items: list[MissionItem]) -> np.ndarray:

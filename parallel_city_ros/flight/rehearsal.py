@@ -85,23 +85,26 @@ class Rehearsal:
     farthest: float
 
 
-def rehearse(path, speeds, acceptance_radius: float, tube_radius: float) -> Rehearsal:
+def rehearse(path, speeds, acceptance_radius: float, tube_radius: float,
+             limits: Limits | None = None) -> Rehearsal:
     """Slow legs down until each is flown within TUBE_SHARE of the tube, if that can be.
 
     path : (N, 3) ENU metres; speeds : (N,) m/s that each leg may have at most; the first leads to
-    the first point, from which the rehearsal begins, at rest.
+    the first point, from which the rehearsal begins, at rest. limits : of the drone's PX4
     """
     path = np.ascontiguousarray(path, float)
     speeds = tuple(float(s) for s in speeds)
-    return _rehearse(path.tobytes(), speeds, float(acceptance_radius), float(tube_radius))
+    return _rehearse(path.tobytes(), speeds, float(acceptance_radius), float(tube_radius),
+                     limits or Limits())
 
 
 @lru_cache(maxsize=32)      # a mission is made several times of one plan
-def _rehearse(data: bytes, fastest: tuple[float, ...], radius: float, tube: float) -> Rehearsal:
+def _rehearse(data: bytes, fastest: tuple[float, ...], radius: float, tube: float,
+              limits: Limits) -> Rehearsal:
     path = [tuple(p) for p in np.frombuffer(data).reshape(-1, 3).tolist()]
-    speeds, limit, last = list(fastest), TUBE_SHARE * tube, len(path) - 1
+    speeds, most, last = list(fastest), TUBE_SHARE * tube, len(path) - 1
     # The drone as it was when each leg began.
-    begun = [None, RehearsedDrone(path[0], drag_rate=DRAG_RATE)]
+    begun = [None, RehearsedDrone(path[0], limits, drag_rate=DRAG_RATE)]
     strays = [0.0] * len(path)
     k = 1
     while k <= last:
@@ -112,7 +115,7 @@ def _rehearse(data: bytes, fastest: tuple[float, ...], radius: float, tube: floa
         slow = None
         for place, _ in drone.leg(path[k - 1], path[k], following, speeds[k], radius):
             strays[k] = max(strays[k], _distance(place, near))
-            if strays[k] > limit:
+            if strays[k] > most:
                 slow = _to_slow_down(speeds, k)
                 if slow is not None:
                     break

@@ -148,7 +148,8 @@ class Rerouting(Homecoming):
         """Have the drone fly to the first waypoint of a route that is on board."""
         item = route.item(route.first)
         task = route.plan.task
-        speeds = leg_speeds(route.plan.path, self._config, task.time_step_s, task.tube_radius)
+        speeds = leg_speeds(route.plan.path, self._config, task.time_step_s, task.tube_radius,
+                            self._limits)
         if np.ptp(speeds):      # the item that sets it may lie before that waypoint
             self._command(lambda: self._autopilot.set_speed(float(speeds[route.first])))
         self._insist(f"waypoint {route.first + 1}", lambda: self._autopilot.set_current(item),

@@ -18,6 +18,7 @@ from parallel_city_ros.flight.autopilot import Autopilot
 from parallel_city_ros.flight.config import FlightConfig
 from parallel_city_ros.flight.executor import PatrolFlight
 from parallel_city_ros.flight.guard import Guard, GuardWatch
+from parallel_city_ros.flight.guidance import PARAMETERS, Limits
 from parallel_city_ros.flight.mission import patrol_mission, same_missions, waypoint_items
 from parallel_city_ros.flight.outcome import FlightStatus
 from parallel_city_ros.flight.px4 import Px4Sitl, find_px4
@@ -276,7 +277,8 @@ def test_its_track_is_that_of_the_simulated_drone(request, autopilot, grid):
     assert outcome.status is FlightStatus.COMPLETED, outcome.message
     sih = {"mass": 1.0, "drag_rate": 1.0, "drag_area": 1e-3}
     model = VehicleModel(gust=0.0, **sih if "px4" in request.node.callspec.id else {})
-    expected = simulated_track(flown, grid, model)
+    limits = {name: autopilot.get_parameter(name, float) for name in PARAMETERS.values()}
+    expected = simulated_track(flown, grid, model, limits)
     (took, track), (takes, _) = on_patrol(outcome.flown, path), on_patrol(expected, path)
     gaps = np.array([gap(expected, point) for point in track])
     assert np.sqrt((gaps ** 2).mean()) < 0.8 and gaps.max() < 2.0, (gaps.mean(), gaps.max())
@@ -285,14 +287,15 @@ def test_its_track_is_that_of_the_simulated_drone(request, autopilot, grid):
     assert max(gap(path_points(path), point) for point in track) < flown.task.tube_radius + 0.5
 
 
-def simulated_track(plan, grid, model):
+def simulated_track(plan, grid, model, limits):
     """(N, 4) s and ENU metres of the same mission without a link, in time steps."""
     drone = SimulatedPx4(Vehicle(model, 1), grid.frame)
-    drone.params["MPC_XY_CRUISE"] = CONFIG.cruise_speed
+    drone.params |= {"MPC_XY_CRUISE": CONFIG.cruise_speed} | limits
     home = np.array([*HOME, 5.0])
     items = []
     for item in patrol_mission(plan.path, home, grid.frame, CONFIG,
-                               tube_radius=plan.task.tube_radius):
+                               tube_radius=plan.task.tube_radius,
+                               limits=Limits.of(limits)):
         place = None
         if item.x:
             place = (*grid.frame.to_enu(item.x * 1e-7, item.y * 1e-7)[:2] - HOME, item.z)
