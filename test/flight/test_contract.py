@@ -312,7 +312,7 @@ def simulated_track(plan, grid, model, limits):
 
 def on_patrol(track, path):
     """Seconds, and (N, 3) metres, from the first point of the path to its last."""
-    first, last = (int(np.argmax(np.linalg.norm(track[:, 1:] - point, axis=1) < 3.2))
+    first, last = (int(np.argmin(np.linalg.norm(track[:, 1:] - point, axis=1)))
                    for point in (path[1], path[-1]))
     return track[last, 0] - track[first, 0], track[first:last, 1:]
 

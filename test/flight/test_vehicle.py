@@ -181,7 +181,9 @@ def test_home_is_where_it_arms():
     farther = Item(WAYPOINT, point=(100.0, 0.0, 15.0))
     autopilot.set_mission((first[0], farther))
     assert not autopilot.mission_valid, "outside the fence around the old home"
-    autopilot.arm()
+    assert autopilot.arm() == Result.DENIED, "in mission mode without one that it could fly"
+    autopilot.set_mode(Mode.HOLD)
+    assert autopilot.arm() == Result.ACCEPTED
     assert autopilot.home[:2] == pytest.approx((50.0, 0.0), abs=1.0)
     assert autopilot.mission_valid and autopilot.set_mode(Mode.MISSION) == Result.ACCEPTED
     until(autopilot, lambda: autopilot.vehicle.position[0] > 80)
