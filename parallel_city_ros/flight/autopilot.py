@@ -243,7 +243,8 @@ class Autopilot:
         self._update(vehicle_time_s=now, yaw=heading_deg_to_yaw_enu(math.degrees(heading)),
                      **changes)
         if restarted:
-            self._update(alerts=())     # their times are those of another clock
+            # The times of its alerts are those of another clock.
+            self._update(alerts=(), restarts=self._telemetry.restarts + 1)
             self._heard("the autopilot has restarted", True)
 
     def _on_velocity(self, v) -> None:
@@ -415,7 +416,8 @@ class Autopilot:
                     report = await events.get_health_and_arming_checks_report()
                 except MavsdkError:     # not told yet
                     continue
-                return tuple(p.message for p in report.current_mode_intention.problems)
+                return tuple(p.message for p in report.current_mode_intention.problems
+                             if p.log_level.name in _WARNINGS)
             return ()
 
         problems = self._call(look, "arming checks", EVENT_LOOKS * EVENT_LOOK_S + self._timeout_s)
@@ -498,7 +500,8 @@ def _quiet_mavsdk() -> None:
 
     def take(level, message, _file, _line) -> bool:
         # Who asked in vain gets an error of ours that says more.
-        vain = message.startswith(("Retrying failed", "Sending message failed"))
+        vain = message.startswith(("Retrying failed", "Sending message failed",
+                                   "Dropping subscription", "Error from async_receive_from"))
         heed = logging.DEBUG if vain else levels[level.name]
         logging.getLogger("mavsdk").log(heed, "%s", message)
         return True

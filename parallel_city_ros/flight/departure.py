@@ -60,6 +60,7 @@ class Departure(Handling):
                      or checks.why_not_so_loosely(self._plan, config))
         self._wait_for_health()
         self._limits = self._limits_on_board()
+        self._restarts = self._autopilot.snapshot.restarts
         telemetry = self._autopilot.snapshot
         self._battery_before = telemetry.battery_percent
         if telemetry.armed or telemetry.in_air:

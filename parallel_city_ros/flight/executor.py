@@ -39,6 +39,7 @@ from parallel_city_ros.patrol.plan import PatrolPlan
 logger = logging.getLogger(__name__)
 
 AWAY_M = 10.0           # from home or goal: a landing there is none of those that were meant
+EXPLAINED_S = 3.0       # vehicle, from a failsafe to its words
 TOLD_S = 2.0            # wall, after which the autopilot tells of the mission that was sent
 MOVED_M = 2.0           # less than that within progress_timeout_s is standing still
 
@@ -75,6 +76,7 @@ class PatrolFlight(Departure, Rerouting):
         self._begin()
         self._explain, self._on_route = explain, on_route
         self._requests: dict[str, tuple[Future, PatrolPlan | None]] = {}
+        self._unexplained = False               # why it lands by itself
         self._blocked = ""                      # what stands on the rest of the route
         self._battery_before = self._battery_left = math.nan    # percent, of the latter in flight
 
@@ -213,19 +215,34 @@ class PatrolFlight(Departure, Rerouting):
             self._turn_back(FlightStatus.RETURNED, self._explain() or
                             f"the autopilot returns by itself{t.last_words}", by_itself=True)
         elif what is Reaction.OUT_OF_HAND:
-            lost = [name for name in t.failing if name.endswith("position")]
-            self._conclude(FlightStatus.LANDED_EARLY, self._explain() or "".join((
-                f"the drone changed to {t.flight_mode.lower()} mode by itself or by a pilot",
-                f", without a good {' and '.join(lost)}" if lost else "", t.last_words)))
+            explained = self._explain()
+            self._conclude(FlightStatus.LANDED_EARLY, explained or self._out_of_hand(t))
+            self._unexplained = not explained and self._reason == self._out_of_hand(t)
             self._turned_back_at = t.vehicle_time_s
             self._happened(FlightEvent.LANDING)
         elif what is not Reaction.NOTHING:
             if what is Reaction.GOES_ON:    # somebody else resumed it
                 self._climb_first(t)
             elif what is Reaction.HELD:
-                logger.warning("the drone holds, by itself or by somebody else%s; whoever holds "
-                               "it resumes, returns or lands it", t.last_words)
+                logger.warning("the drone holds, by itself or by somebody else%s; unless a "
+                               "failsafe of its own follows, it waits to be resumed, returned or "
+                               "landed", t.last_words)
             self._happened(what.value)
+
+    @staticmethod
+    def _out_of_hand(t: Telemetry) -> str:
+        lost = [name for name in t.failing if name.endswith("position")]
+        return "".join((
+            f"the drone changed to {t.flight_mode.lower()} mode by itself or by a pilot",
+            f", without a good {' and '.join(lost)}" if lost else "", t.last_words))
+
+    def _learn_why(self, t: Telemetry) -> None:
+        """A failsafe acts before the words about it come, and before the guard sees its cause."""
+        cause = self._explain()
+        if cause:
+            self._reason, self._unexplained = f"{self._reason}; {cause}", False
+        elif t.vehicle_time_s - self._turned_back_at < EXPLAINED_S:
+            self._reason = self._out_of_hand(t)
 
     def _watch(self, t: Telemetry) -> None:
         """Breaches, each of which brings it home; from there on, only a deadline."""
@@ -242,6 +259,8 @@ class PatrolFlight(Departure, Rerouting):
         if self._state is FlightState.LANDING:
             if not math.isfinite(self._turned_back_at):
                 self._turned_back_at = now      # the regular landing has that deadline too
+            if self._unexplained and t.armed:
+                self._learn_why(t)
             return
         if self._state is FlightState.RETURNING:
             if stuck:
@@ -258,7 +277,7 @@ class PatrolFlight(Departure, Rerouting):
         elif self._state is FlightState.TAKING_OFF and \
                 now - self._armed_at > config.takeoff_timeout_s:
             breach = f"take-off takes longer than {config.takeoff_timeout_s:g} s"
-        elif t.mission_wall_s > self._sent_at + TOLD_S and \
+        elif t.mission_wall_s > self._sent_at + TOLD_S and t.restarts == self._restarts and \
                 t.mission_total not in (-1, len(self._route.items)):
             breach = (f"somebody else changed the mission on board, from "
                       f"{len(self._route.items)} to {t.mission_total} items")
@@ -337,7 +356,10 @@ class PatrolFlight(Departure, Rerouting):
     def _outcome(self) -> FlightOutcome:
         flown, config = self.flown, self._config
         message = self._reason or "the patrol was flown to its end"
-        for remark in (self._low_return, self._remark):
+        t = self._autopilot.snapshot
+        down = self._status is FlightStatus.LANDED_EARLY and math.isfinite(t.latitude_deg) and \
+            f"it stands at {t.latitude_deg:.6f}, {t.longitude_deg:.6f}"
+        for remark in (down, self._low_return, self._remark):
             if remark and remark not in message:
                 message += f"; {remark}"
         used = self._battery_before - self._battery_left

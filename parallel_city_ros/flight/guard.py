@@ -261,6 +261,9 @@ class GuardEvent:
     latency_s: float = math.nan
 
 
+OWN_FAILSAFES = ("estimator", "battery", "link")    # that PX4 may see sooner
+
+
 class GuardWatch:
     """A guard at work, for as long as a `with` block.
 
@@ -325,7 +328,11 @@ class GuardWatch:
 
     def _act(self, t: Telemetry, breach: Breach, found_at: float) -> None:
         action, mode = breach.action, t.flight_mode
-        if action == "warn" or mode == LAND or (mode == RETURN and action != "land"):
+        if action == "warn":
+            return
+        if mode == LAND or (mode == RETURN and action != "land"):
+            if breach.kind in OWN_FAILSAFES:    # why it does so by itself
+                self.reason = self.reason or breach.message
             return
         if action == "pause" and breach.kind in self._paused:
             return

@@ -38,6 +38,7 @@ class Handling:
         self._route: Route | None = None        # once its mission is on board
         self._limits = Limits()                 # of the drone's PX4
         self._transfer_s = 0.0                  # vehicle, that sending a mission took
+        self._restarts = 0                      # of the autopilot, before this flight
         self._sent_at = math.inf                # wall, of the mission that is on board
         self._other_map = ""        # why the map that the plan was made on is none any more
         self._newest_grid: VoxelGrid | None = None  # to be looked at

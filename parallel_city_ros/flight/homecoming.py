@@ -18,6 +18,7 @@ from parallel_city_ros.flight.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
 
+READ_AGAIN_S = 0.5      # wall, that a return may wait for a parameter
 STOPPING_S = 3.0        # vehicle, by which a drone may have gone on before it turns
 
 
@@ -111,10 +112,24 @@ class Homecoming(Handling):
         closed = self._home_closed()
         if closed:
             return closed
+        self._read_return_altitude()
         here = self._position(t)
         stop = here + np.array(t.velocity) * STOPPING_S
         places = np.vstack([here, np.where(np.isfinite(stop), stop, here)])
         return self._raise_return(places) and self._raise_return(here[None])
+
+    def _read_return_altitude(self) -> None:
+        """Another ground station may have changed it."""
+        before = self._on_board["RTL_RETURN_ALT"]
+        try:
+            now = self._autopilot.get_parameter("RTL_RETURN_ALT", float, READ_AGAIN_S)
+        except AutopilotError as error:
+            logger.info("%s; taken for %.0f m, as it was set", error, before)
+            return
+        if abs(now - before) > 0.1:
+            logger.warning("somebody else set the return altitude from %.1f to %.1f m", before,
+                           now)
+            self._on_board["RTL_RETURN_ALT"] = now
 
     def _raise_return(self, places: np.ndarray) -> str:
         """Raise the return altitude if a way home from the places needs it.

@@ -1,10 +1,11 @@
 """Setpoints for offboard mode, streamed by a process of its own that has a dead man's switch.
 
 PX4 flies in offboard mode only while setpoints come, and does what COM_OBL_RC_ACT says
-COM_OF_LOSS_T after the last one. What streams them must therefore stop when whoever decides is
-gone, hangs or is late; a thread that goes on by itself would fly the last setpoint for ever. The
-child ends after LATE_S without a new one, and for good: who comes back late finds that out by an
-error, and the drone in a mode of its own.
+COM_OF_LOSS_T after the last one. By default that is position mode, in which PX4 v1.16 sinks to
+the ground if nobody is at the sticks: whoever engages has it return instead. What streams the
+setpoints must stop when whoever decides is gone, hangs or is late; a thread that goes on by
+itself would fly the last setpoint for ever. The child ends after LATE_S without a new one, and
+for good: who comes back late finds that out by an error, and the drone in a mode of its own.
 
 It speaks MAVLink over UDP to the autopilot's own port, from which it needs to hear nothing: a
 mode counts when the telemetry of whoever started it shows it.
@@ -18,6 +19,7 @@ import os
 import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -32,6 +34,7 @@ STOP_S = 3.0            # wall, from the end of orders to SIGKILL
 COMPANION, SYSTEM = 18, 255     # MAV_TYPE_ONBOARD_CONTROLLER; the id of ground stations
 LATE = 3                # exit code
 OFFBOARD = 6            # PX4's main mode
+RETURN = 3              # COM_OBL_RC_ACT
 
 
 class OffboardStream:
@@ -77,7 +80,8 @@ class OffboardStream:
         self._order(place=[latitude_deg, longitude_deg, altitude_m], yaw=float(yaw))
 
     def engage(self) -> None:
-        """Ask for offboard mode; refused until setpoints have come."""
+        """Ask for offboard mode; refused until setpoints have come. Sets COM_OBL_RC_ACT to
+        return."""
         self._order(engage=True)
 
     def _order(self, **order) -> None:
@@ -145,6 +149,7 @@ def main(arguments: list[str] | None = None) -> int:
             for line in lines:
                 wanted, ordered = json.loads(line), now
                 if "engage" in wanted:
+                    send(_return_when_lost(mavlink, options.system_id))
                     send(_offboard_mode(mavlink, options.system_id))
                 else:
                     order = wanted
@@ -156,6 +161,12 @@ def main(arguments: list[str] | None = None) -> int:
             if order is not None:
                 send(_setpoint(mavlink, order, options.system_id))
     return 0
+
+
+def _return_when_lost(mavlink, system_id: int):
+    value, = struct.unpack("<f", struct.pack("<i", RETURN))     # PX4 has the bits of an INT32 so
+    return mavlink.MAVLink_param_set_message(
+        system_id, 1, b"COM_OBL_RC_ACT", value, mavlink.MAV_PARAM_TYPE_INT32)
 
 
 def _offboard_mode(mavlink, system_id: int):

@@ -40,6 +40,7 @@ class Telemetry:
     mission_current: int = -1           # item that is flown to
     mission_total: int = -1
     mission_wall_s: float = -math.inf   # time.monotonic() when it was last told
+    restarts: int = 0                   # of the autopilot since it was connected to
     status_texts: tuple[str, ...] = ()  # the last few, newest last
     alerts: tuple[tuple[float, str], ...] = ()  # of them the warnings, with their vehicle time
     last_message_wall_s: float = -math.inf  # time.monotonic() of the newest attitude

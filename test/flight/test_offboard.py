@@ -37,7 +37,7 @@ def hovering():
     """(its port, what is true of it) of a drone that hovers at 15 m in real time."""
     port = _free_udp_port()
     with SimulatedAutopilot(HOME, speed_factor=20.0, options=(
-            f"--local-port={port}", "--param=MIS_TAKEOFF_ALT=15", "--param=COM_OBL_RC_ACT=3",
+            f"--local-port={port}", "--param=MIS_TAKEOFF_ALT=15",
             "--param=RTL_CONE_ANG=0", "--param=RTL_RETURN_ALT=15",
             "--param=COM_DISARM_PRFLT=600")) as simulator, \
             socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:

@@ -569,7 +569,7 @@ class SimulatedPx4:
             self._guide_mission(dt)
         elif self.mode is Mode.RETURN:
             self._guide_return(dt)
-        elif self.mode is Mode.LAND:
+        elif self.mode is Mode.LAND or self.mode is Mode.POSITION and self._sinks:
             self._sink(self._hold, dt)
         elif self.mode is Mode.TAKEOFF:
             self._guide_take_off(dt)
@@ -795,11 +795,11 @@ class SimulatedPx4:
             self._trip("position", "Position lost, descending", Mode.LAND)
         if self.mode is Mode.OFFBOARD and \
                 self.time_s - self._setpoint_at > self.params["COM_OF_LOSS_T"]:
-            # Without remote control position mode, the default, is not possible: it holds.
             self._tripped.discard("offboard")
             self._trip("offboard", "Offboard signal lost",
-                       {3: Mode.RETURN, 4: Mode.LAND}.get(self.params["COM_OBL_RC_ACT"],
-                                                          Mode.HOLD))
+                       {3: Mode.RETURN, 4: Mode.LAND, 5: Mode.HOLD}.get(
+                           self.params["COM_OBL_RC_ACT"], Mode.POSITION))
+            self._sinks = self.mode is Mode.POSITION    # the default, and nobody at the sticks
         if self._outside_fence(self.position):
             self._trip("fence", "Geofence violation",
                        {2: Mode.HOLD, 3: Mode.RETURN, 5: Mode.LAND}.get(self.params["GF_ACTION"]))
