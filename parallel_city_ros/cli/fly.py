@@ -19,6 +19,7 @@ from parallel_city_ros.settings import build
 
 SPEED_FACTORS = {"sim": 10.0}
 PX4_STARTS_S = 30.0
+FASTEST_PX4 = 20.0  # of which 16 was flown; at 50 nothing answers in time
 FLAT_M = 4.0        # by which a hill may differ from PX4's flat ground
 STANDS_M = 0.2      # over the ground of Gazebo's world
 AIRBORNE = ("taking_off", "on_patrol", "paused")    # and not on the way home
@@ -74,6 +75,9 @@ def fly(plan_file, autopilot, px4_build, simulator, instance, files, speed_facto
         fly_fleet(plan_file, speed_factor, log_name, as_json, px4_build, simulator)
         return
     speed_factor = speed_factor or SPEED_FACTORS.get(autopilot, 1.0)
+    if autopilot == "px4" and speed_factor > FASTEST_PX4:
+        raise click.UsageError(f"--speed-factor {speed_factor:g}: PX4 SITL is not heard in time "
+                               f"above {FASTEST_PX4:g}")
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     options.require_folders(output)
     plan, grid = _load(plan_file, files, *options.take_reading(settings))

@@ -149,7 +149,7 @@ def plan(files, start, goal, output, picture, resolution, must_visit, area, zone
         _tell(legs)
         if grid.attribution:
             click.echo(f"map data {grid.attribution}")
-        _warn_of_ends(grid, request.task)
+        warn_of_ends(grid, request.task)
     else:
         options.note(f"{outcome.status.value}: {report['message']}")
     raise SystemExit(0 if found else 2 if outcome.status in BAD_INPUT else 1)
@@ -166,7 +166,7 @@ def _tell(legs):
                    f"({leg.margin:.1f} {leg.unit}){name}")
 
 
-def _warn_of_ends(grid, task):
+def warn_of_ends(grid, task, whose: str = "") -> None:
     """A plan may start and end over roofs; a drone that takes off and lands there may not."""
     from parallel_city_ros.city.ground import nearest_open_ground, open_ground
     needed = task.clearance_horizontal + task.tube_radius
@@ -175,8 +175,8 @@ def _warn_of_ends(grid, task):
         i, j, _ = grid.index(point)
         if not free[i, j]:
             east, north = nearest_open_ground(grid, point, needed)
-            options.note(f"no drone can {deed} at the {name}: buildings are within {needed:g} m; "
-                         f"open ground is at {east:.0f},{north:.0f}")
+            options.note(f"{whose}no drone can {deed} at the {name}: buildings are within "
+                         f"{needed:g} m; open ground is at {east:.0f},{north:.0f}")
 
 
 def _draw(file, grid, plan):

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from parallel_city_ros.cli import options
-from parallel_city_ros.cli.plan import ALIASES, Interruptible
+from parallel_city_ros.cli.plan import ALIASES, Interruptible, warn_of_ends
 from parallel_city_ros.errors import ConfigError
 from parallel_city_ros.planning.fleet import FleetConfig
 from parallel_city_ros.planning.planner import PlanRequest
@@ -75,6 +75,8 @@ def plan_fleet(files, base, drones, routes, output, resolution, must_visit, area
     sectors = ()
     if base:
         tasks, sectors = rounds_from(grid, tasks[0], drones, config)
+    for k, task in enumerate(tasks):
+        warn_of_ends(grid, task, f"drone_{k + 1}: ")
     how = plan if leaves is None else partial(
         plan_at, zones=options.take_zones(zones, grid, tasks[0]), departure=leaves,
         late_s=config.max_delay_s)

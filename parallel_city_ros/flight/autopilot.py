@@ -241,7 +241,7 @@ class Autopilot:
             "last_message_wall_s": time.monotonic()}    # a frozen clock is a dead link
         restarted = now < self._telemetry.vehicle_time_s - RESTARTED_S
         self._update(vehicle_time_s=now, yaw=heading_deg_to_yaw_enu(math.degrees(heading)),
-                     **changes)
+                     position_late=False, **changes)
         if restarted:
             # The times of its alerts are those of another clock.
             self._update(alerts=(), restarts=self._telemetry.restarts + 1)
@@ -253,7 +253,7 @@ class Autopilot:
     def _on_position(self, p) -> None:
         self._update(latitude_deg=p.latitude_deg, longitude_deg=p.longitude_deg,
                      absolute_altitude_m=p.absolute_altitude_m,
-                     relative_altitude_m=p.relative_altitude_m,
+                     relative_altitude_m=p.relative_altitude_m, position_late=True,
                      position_wall_s=time.monotonic())
         self._tell_position()
         # PX4 and the simulator send attitude and position at the same rate: the newest
@@ -304,6 +304,7 @@ class Autopilot:
             total = int(fields.get("total", 0))
             self._update(mission_current=int(fields["seq"]),
                          mission_total={0: -1, NO_MISSION: 0}.get(total, total),
+                         mission_id=int(fields.get("mission_id", 0)),
                          mission_wall_s=time.monotonic())
 
     # requests

@@ -76,6 +76,7 @@ class PatrolFlight(Departure, Rerouting):
         self._begin()
         self._explain, self._on_route = explain, on_route
         self._requests: dict[str, tuple[Future, PatrolPlan | None]] = {}
+        self._mission_id = (math.inf, 0)        # when it was sent, and its id
         self._unexplained = False               # why it lands by itself
         self._blocked = ""                      # what stands on the rest of the route
         self._battery_before = self._battery_left = math.nan    # percent, of the latter in flight
@@ -229,6 +230,13 @@ class PatrolFlight(Departure, Rerouting):
                                "landed", t.last_words)
             self._happened(what.value)
 
+    def _other_mission(self, t: Telemetry) -> bool:
+        """Whether what is on board is not what was sent; PX4 since 1.15 tells a sum of it."""
+        if self._mission_id[0] != self._sent_at:
+            self._mission_id = (self._sent_at, t.mission_id)
+        return t.mission_total not in (-1, len(self._route.items)) \
+            or t.mission_id != self._mission_id[1]
+
     @staticmethod
     def _out_of_hand(t: Telemetry) -> str:
         lost = [name for name in t.failing if name.endswith("position")]
@@ -278,7 +286,7 @@ class PatrolFlight(Departure, Rerouting):
                 now - self._armed_at > config.takeoff_timeout_s:
             breach = f"take-off takes longer than {config.takeoff_timeout_s:g} s"
         elif t.mission_wall_s > self._sent_at + TOLD_S and t.restarts == self._restarts and \
-                t.mission_total not in (-1, len(self._route.items)):
+                self._other_mission(t):
             breach = (f"somebody else changed the mission on board, from "
                       f"{len(self._route.items)} to {t.mission_total} items")
         elif stuck:
@@ -303,7 +311,7 @@ class PatrolFlight(Departure, Rerouting):
             elif "return" in asked:
                 self._turn_back(FlightStatus.RETURNED, "return was asked for")
             elif "pause" in asked and allows(self._state, FlightEvent.PAUSED):
-                self._change("hold mode", self._autopilot.hold, HOLD, FlightEvent.PAUSED)
+                self._pause(t)
             elif "resume" in asked and allows(self._state, FlightEvent.RESUMED):
                 if self._blocked:
                     logger.warning("not resumed: %s; return or land it", self._blocked)

@@ -21,6 +21,7 @@ from parallel_city_ros.city.voxels import VoxelGrid
 from parallel_city_ros.errors import AutopilotError
 from parallel_city_ros.flight import checks
 from parallel_city_ros.flight.config import GUARD_ACTIONS, FlightConfig
+from parallel_city_ros.flight.guidance import stopping_distance
 from parallel_city_ros.flight.state import HOLD, LAND, MISSION, RETURN
 from parallel_city_ros.flight.telemetry import Telemetry
 from parallel_city_ros.patrol.plan import PatrolPlan
@@ -146,7 +147,8 @@ class Guard:
             yield self._breach("estimator", "estimator", lasted, config.estimator_s,
                                f"no good {' and '.join(bad)} for {lasted:.1f} s")
         here = self._position(t)
-        if here is None or not math.isfinite(t.vehicle_time_s):
+        # After a gap in the link a place may be told before the time that it took to get there.
+        if here is None or not math.isfinite(t.vehicle_time_s) or t.position_late:
             return
         if self._before is not None and not np.array_equal(here, self._before[1]):
             flown = math.dist(here, self._before[1])
@@ -158,13 +160,17 @@ class Guard:
 
     def _deviation(self, t, here):
         """On a mission or held: from the way up, over, along the plan, and down. PX4 holds on
-        its way home, too, when another failsafe acts."""
+        its way home, too, when another failsafe acts. Told to hold, it brakes straight on."""
         if t.flight_mode not in (MISSION, HOLD) or self._homeward:
             return None
         up = (*self._home[:2], self._path[0, 2])
         down = self._on_ground(self._path[-1])
         limit = self._plan.task.tube_radius + self._config.guard.deviation_m
-        gap = _distance(np.vstack([self._home, up, self._path, down]), here)
+        *level, rise = _offset(np.vstack([self._home, up, self._path, down]), here)
+        level = math.hypot(*level)
+        if t.flight_mode == HOLD:
+            level = max(level - stopping_distance(self._config.cruise_speed), 0.0)
+        gap = math.hypot(level, rise)
         if gap > limit:
             return self._breach("deviation", "deviation", gap, limit,
                                 f"{gap:.1f} m beside its corridor, allowed are {limit:g} m")
@@ -238,12 +244,12 @@ class Guard:
         return None
 
 
-def _distance(route: np.ndarray, point: np.ndarray) -> float:
-    """Metres from a point to the nearest leg of an (N, 3) polyline, in space."""
+def _offset(route: np.ndarray, point: np.ndarray) -> np.ndarray:
+    """(3,) metres from the nearest place on an (N, 3) polyline, in space, to a point."""
     a, leg = route[:-1], np.diff(route, axis=0)
     share = ((point - a) * leg).sum(1) / np.maximum((leg ** 2).sum(1), 1e-12)
     nearest = a + np.clip(share, 0, 1)[:, None] * leg
-    return float(np.linalg.norm(point - nearest, axis=1).min())
+    return (point - nearest)[np.linalg.norm(point - nearest, axis=1).argmin()]
 
 
 @dataclass(frozen=True)
@@ -312,9 +318,10 @@ class GuardWatch:
         t = self._autopilot.snapshot
         breaches = self._guard.look(t)
         kinds = {b.kind for b in breaches}
-        self._paused &= kinds
         if t.flight_mode == HOLD:
-            self._paused |= kinds
+            self._paused |= kinds | self._active
+        else:
+            self._paused &= kinds
         if t.flight_mode == _SHOWN.get(self._sent[0]):
             self._sent = ("", -math.inf, 0)     # done; what comes next is new, and not waited with
         for breach in breaches:

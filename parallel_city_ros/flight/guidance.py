@@ -19,6 +19,7 @@ NO_TURN_BELOW = 0.2         # m/s level, of the trajectory
 ALIGNED = 0.98              # cosine of course and bearing, from which it is on its way
 AIM_AHEAD_M = 5.0           # in a turn, at least: of the point of the leg that is aimed at
 WHOLE_BELOW = 0.5           # m/s; slower than that a limit of one axis leaves the others alone
+HOLD_DELAY_S = 0.6          # that PX4 reckons with until it brakes
 OPEN = math.pi - 1e-7       # rad, of a corner that is none
 
 
@@ -264,6 +265,11 @@ def _lasting(acceleration: float, change: float, most: float, jerk: float, sign:
                 break
     last = max(first + now / jerk, 0.0)
     return sign, first, max(seconds - first - last, 0.0), last
+
+
+def stopping_distance(speed: float, limits: Limits | None = None) -> float:
+    """m from a level speed, m/s, to the place that PX4 holds at when it is told to."""
+    return speed * (speed / (2 * (limits or Limits()).acceleration) + HOLD_DELAY_S)
 
 
 def _speed_to_brake(distance: float, final: float, acceleration: float, jerk: float) -> float:

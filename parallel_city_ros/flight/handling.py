@@ -47,6 +47,8 @@ class Handling:
         self._state = FlightState.DISCONNECTED
         self._reason = ""
         self._remark = self._low_return = ""    # for the end of the outcome's message
+        self._explain: Callable[[], str] = lambda: ""   # what the guard did last, and why
+        self._held_because = ""                 # that, when it was held
         self._on_board: dict[str, float] = {}   # parameters that were set and read back
         self._before: dict[str, int | float] = {}   # what they were, to be restored
         self._flown: list[np.ndarray] = []      # (n, 4) pieces
@@ -245,6 +247,8 @@ class Handling:
 
     def _happened(self, event: FlightEvent) -> None:
         self._state = after(self._state, event)
+        if event is FlightEvent.PAUSED:
+            self._held_because = self._explain()
         logger.info("%s%s", self._state.value, f": {self._reason}" if self._reason else "")
         self._report(self._autopilot.snapshot)
 

@@ -58,6 +58,7 @@ class Homecoming(Handling):
     def _head_home(self, *, send: bool = True) -> None:
         """What cannot be sent now is sent again later."""
         self._turned_back_at = self._autopilot.snapshot.vehicle_time_s
+        self._moved = (self._turned_back_at, None)      # it has a while to begin
         self._happened(FlightEvent.RETURNING)
         self._asked_at = time.monotonic()
         if send:

@@ -20,6 +20,8 @@ from parallel_city_ros.patrol.plan import PatrolPlan
 
 logger = logging.getLogger(__name__)
 
+PAUSE_SPEED = 1.0       # m/s, to which it slows down before it holds
+SLOWING_S = 6.0         # vehicle, and then it holds as fast as it is
 CLIMBS_FIRST_M = 0.5    # below the next waypoint; PX4 does from NAV_MC_ALT_RAD on, 0.8 by default
 
 
@@ -83,6 +85,29 @@ class Rerouting(Homecoming):
         else:
             self._happened(event)
 
+    def _pause(self, t: Telemetry) -> None:
+        """Slow down along the route first: told to hold, PX4 brakes straight on, past a corner
+        15 m at 8 m/s."""
+        def slow(t):
+            return math.hypot(*t.velocity[:2]) < 2 * PAUSE_SPEED or t.flight_mode != MISSION \
+                or t.vehicle_time_s > began + SLOWING_S or self._requests or self._cancelled()
+
+        began, speed = t.vehicle_time_s, self._leg_speed(t)
+        self._command(lambda: self._autopilot.set_speed(PAUSE_SPEED))
+        try:
+            self._wait(slow, SLOWING_S, lambda: "")
+        except RefusedError:
+            pass
+        if self._autopilot.snapshot.flight_mode == MISSION:
+            self._change("hold mode", self._autopilot.hold, HOLD, FlightEvent.PAUSED)
+        self._command(lambda: self._autopilot.set_speed(speed))     # of whatever comes next
+
+    def _leg_speed(self, t: Telemetry) -> float:
+        """m/s of the leg that is flown."""
+        task, path = self._route.plan.task, self._route.plan.path
+        speeds = leg_speeds(path, self._config, task.time_step_s, task.tube_radius, self._limits)
+        return float(speeds[min(self._route.waypoint(t.mission_current), len(path) - 1)])
+
     def _climb_first(self, t: Telemetry) -> str:
         """PX4 goes on from a hold straight up to the height of the next waypoint, and from there
         straight to it: the route from here. Why it must not, or ""."""
@@ -115,8 +140,14 @@ class Rerouting(Homecoming):
             except AutopilotError as error:
                 self._turn_back(FlightStatus.RETURNED, str(error))
                 return
-        self._change("mission mode", self._autopilot.start_mission, MISSION,
-                     FlightEvent.RESUMED)
+        def go_on():
+            seen = self._autopilot.snapshot.flight_mode
+            if seen != HOLD or self._explain() != self._held_because:
+                raise RefusedError(f"not resumed: {self._explain() or seen.lower() + ' mode'} "
+                                   "came first")
+            self._autopilot.start_mission()
+
+        self._change("mission mode", go_on, MISSION, FlightEvent.RESUMED)
 
     # another waypoint, another plan; each returns why not, or ""
 

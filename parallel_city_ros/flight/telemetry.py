@@ -23,6 +23,7 @@ class Telemetry:
     longitude_deg: float = NAN
     absolute_altitude_m: float = NAN    # above mean sea level
     relative_altitude_m: float = NAN    # above home, which before arming may be an old one
+    position_late: bool = False         # newer than vehicle_time_s
     position_wall_s: float = -math.inf  # time.monotonic() when it was last told
     velocity: tuple[float, float, float] = (NAN, NAN, NAN)  # ENU, m/s
     yaw: float = NAN                    # ENU, rad
@@ -38,7 +39,8 @@ class Telemetry:
     home: tuple[float, float, float] | None = None  # deg, deg, m above mean sea level
     home_wall_s: float = -math.inf      # time.monotonic() when it was last told
     mission_current: int = -1           # item that is flown to
-    mission_total: int = -1
+    mission_total: int = -1             # items on board; -1: not told
+    mission_id: int = 0                 # of the items on board, if the autopilot tells
     mission_wall_s: float = -math.inf   # time.monotonic() when it was last told
     restarts: int = 0                   # of the autopilot since it was connected to
     status_texts: tuple[str, ...] = ()  # the last few, newest last

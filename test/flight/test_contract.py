@@ -5,6 +5,7 @@ leaves it on the ground with motors off; those that do not end where they began 
 """
 
 import math
+import os
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -44,7 +45,8 @@ def autopilot(request, grid):
                 find_px4()
             except SetupError as error:
                 pytest.skip(str(error))
-            drone = Px4Sitl((lat, lon, 17.0), speed_factor=FACTOR, instance=3)
+            worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
+            drone = Px4Sitl((lat, lon, 17.0), speed_factor=FACTOR, instance=3 + int(worker[2:]))
         else:
             drone = SimulatedAutopilot((lat, lon, 17.0), speed_factor=FACTOR, seed=3,
                                        options=(*PATIENT, *BRISK, PX4S_BATTERY))
@@ -312,8 +314,8 @@ def simulated_track(plan, grid, model, limits):
 
 def on_patrol(track, path):
     """Seconds, and (N, 3) metres, from the first point of the path to its last."""
-    first, last = (int(np.argmin(np.linalg.norm(track[:, 1:] - point, axis=1)))
-                   for point in (path[1], path[-1]))
+    first = int(np.argmin(np.linalg.norm(track[:, 1:] - path[1], axis=1)))
+    last = first + int(np.argmin(np.linalg.norm(track[first:, 1:] - path[-1], axis=1)))
     return track[last, 0] - track[first, 0], track[first:last, 1:]
 
 

@@ -236,6 +236,18 @@ def test_a_hold_on_the_way_home_is_no_deviation(plan, grid):
     assert [b.kind for b in guard.look(seen_at(plan, away))] == ["deviation"]   # resumed
 
 
+def test_braking_past_a_corner_is_no_deviation_while_it_holds_and_a_gap_in_the_link_no_jump(
+        plan, grid):
+    guard, beside = Guard(plan, grid, FlightConfig()), on_leg(plan) + (4.0, -7.0, 0.0)
+    assert [b.kind for b in guard.look(seen_at(plan, beside))] == ["deviation"]
+    assert guard.look(seen_at(plan, beside, flight_mode="HOLD")) == []
+    guard = Guard(plan, grid, FlightConfig())
+    guard.look(seen_at(plan, plan.path[2]))
+    # 60 m on, and the time of it comes after the place.
+    assert guard.look(seen_at(plan, on_leg(plan, 4), position_late=True)) == []
+    assert guard.look(seen_at(plan, on_leg(plan, 4), vehicle_time_s=108.0)) == []
+
+
 def test_the_last_words_are_the_newest_warnings_and_no_old_ones():
     def words(now, *alerts):
         return Telemetry(vehicle_time_s=now, status_texts=("Takeoff detected",),

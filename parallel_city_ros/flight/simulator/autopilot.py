@@ -12,7 +12,7 @@ from collections import deque
 from dataclasses import dataclass, replace
 from enum import Enum, IntEnum
 
-from parallel_city_ros.flight.guidance import Guidance, Limits
+from parallel_city_ros.flight.guidance import Guidance, Limits, stopping_distance
 from parallel_city_ros.flight.simulator.parameters import DEFAULTS, SIM_BAT_DRAIN_MOST
 from parallel_city_ros.flight.simulator.vehicle import Vehicle
 from parallel_city_ros.geo import LocalFrame
@@ -24,7 +24,6 @@ OFFBOARD_FRESH_S = 0.5  # age of a setpoint with which offboard mode may begin
 BOOT_S = 5.0            # until the estimator is ready and it may be armed
 LIFT_OFF_S = 4.5        # from arming until it lifts: motors spool up, then thrust rises
 TOUCH_S = 3.5           # on the ground until it believes that it has landed
-STOP_DELAY_S = 0.6      # until it brakes, as it judges where it can stop
 PREFLIGHT_BATTERY = 0.15
 TRACK_S = 0.1           # between two points of the true track
 TRACK_LENGTH = 72_000   # points of it that are kept
@@ -542,8 +541,9 @@ class SimulatedPx4:
         self.mode = mode
         p, v = self.position, self.vehicle.velocity
         # Hold where it can stop, not where it was asked to; a return climbs where it was.
-        stop = 0.0 if mode is Mode.RETURN else \
-            math.hypot(v[0], v[1]) / (2 * self.params["MPC_ACC_HOR"]) + STOP_DELAY_S
+        speed = math.hypot(v[0], v[1])
+        stop = 0.0 if mode is Mode.RETURN or not speed else \
+            stopping_distance(speed, self._guidance.limits) / speed
         self._hold = [p[0] + v[0] * stop, p[1] + v[1] * stop, p[2]]
         self._sinks = False
         self._place = self._safe_place()
