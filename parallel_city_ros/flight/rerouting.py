@@ -191,6 +191,8 @@ class Rerouting(Homecoming):
         if not allows(self._state, FlightEvent.REPLACED):
             return f"no plan is replaced while it is {self._state.value.replace('_', ' ')}"
         old, grid, config = self._route, self._grid, self._config
+        items = self._mission(plan)     # its rehearsal takes a while
+        t = self._observe()
         # While the mission is sent the drone flies on, on the old route.
         speed = max(config.cruise_speed, float(np.linalg.norm(t.velocity)))
         rest = old.rest(self._position(t), t.mission_current)
@@ -209,7 +211,7 @@ class Rerouting(Homecoming):
             reason = reason and f"the way straight to its waypoint {k + 1} is not clear: {reason}"
         if reason:
             return reason
-        new = Route(plan, self._mission(plan), self._home).entered_at(k, ways, ways[:1])
+        new = Route(plan, items, self._home).entered_at(k, ways, ways[:1])
         try:
             self._make_room(np.vstack([ways, plan.path]))
         except AutopilotError as error:

@@ -449,7 +449,7 @@ def test_a_second_executor_finds_the_drone_of_one_that_was_killed_and_goes_on(
     (tmp_path / "flight.pickle").write_bytes(pickle.dumps((plan, grid)))
     other = make_plan(grid, bow=20.0)
     lat, lon, _ = grid.frame.to_wgs84((30.0, 50.0, 0.0))
-    with SimulatedAutopilot((lat, lon, 17.0), speed_factor=20.0, options=BRISK) as simulator:
+    with SimulatedAutopilot((lat, lon, 17.0), speed_factor=6.0, options=BRISK) as simulator:
         with subprocess.Popen([sys.executable, "-c", EXECUTOR, str(tmp_path / "flight.pickle"),
                                simulator.address], stdout=subprocess.PIPE, text=True) as executor:
             for line in executor.stdout:

@@ -24,7 +24,7 @@ def soak():
 def flight(number, **changes):
     return {"number": number, "city": "grid-1", "status": "completed", "message": "",
             "landed": True, "collided": False, "parameters_kept": True, "distance_m": 600.0,
-            "rss_mb": 300.0, "process": os.getpid()} | changes
+            "rss_mb": 300.0, "off_plan_m": 0.5, "process": os.getpid()} | changes
 
 
 def test_two_flights_hold_and_are_not_flown_again(soak, tmp_path):
@@ -54,6 +54,12 @@ def test_what_is_wrong_is_found(soak):
 def test_a_track_through_a_building_is_a_collision(soak, grid):
     lat, lon, _ = grid.frame.to_wgs84((150.0, 70.0, 0.0)).tolist()
     home = soak.LocalFrame(lat, lon, 17.0)
+
+    def enu(track):
+        return soak.from_home(grid, home, np.column_stack([np.zeros(3), track, np.zeros(3)]))
+
     over, through = np.array([(0, 0, 0), (0, 0, 40), (80, 0, 40)], float), np.array(
         [(0, 0, 0), (0, 0, 20), (80, 0, 20)], float)
-    assert not soak.touches(grid, home, over) and soak.touches(grid, home, through)
+    assert not soak.touches(grid, enu(over)) and soak.touches(grid, enu(through))
+    assert soak.off_plan(enu(over), enu(over)[1:]) < 1e-6 < 19.0 < soak.off_plan(
+        enu(through), enu(over)[1:])

@@ -22,8 +22,8 @@ GPS_TIME_S = 20.0       # correlation of its error
 BLIND_DRIFT = 0.8       # m/s, of a position that is only integrated
 OFFBOARD_FRESH_S = 0.5  # age of a setpoint with which offboard mode may begin
 BOOT_S = 5.0            # until the estimator is ready and it may be armed
-LIFT_OFF_S = 4.5        # from arming until it lifts: motors spool up, then thrust rises
-TOUCH_S = 3.5           # on the ground until it believes that it has landed
+SPOOL_UP_S = 1.5        # from arming until thrust rises, for MPC_TKO_RAMP_T until it lifts
+TOUCH_S = 2.5           # on the ground, and LNDMC_TRIG_TIME, until it believes it has landed
 PREFLIGHT_BATTERY = 0.15
 TRACK_S = 0.1           # between two points of the true track
 TRACK_LENGTH = 72_000   # points of it that are kept
@@ -446,7 +446,7 @@ class SimulatedPx4:
         self._move(position, velocity, acceleration, dt)
         touches = self.vehicle.height <= 0 and velocity[2] < 0 and not self.vehicle.broken
         self._touching_s = self._touching_s + dt if touches else 0.0
-        if self._touching_s >= TOUCH_S:
+        if self._touching_s >= TOUCH_S + self.params["LNDMC_TRIG_TIME"]:
             self._touch_down()
 
     def _setpoint_now(self):
@@ -509,7 +509,7 @@ class SimulatedPx4:
         self.vehicle.rest(True, dt)
         waited = self.time_s - self._since
         if self.mode in (Mode.MISSION, Mode.TAKEOFF) and not self.mission_finished:
-            if waited >= LIFT_OFF_S:
+            if waited >= self._lift_off_s:
                 self.landed = False
                 self._guidance.begin(self.position)
                 self._start_leg()
@@ -519,6 +519,10 @@ class SimulatedPx4:
                 self._disarm("landing")
         elif waited >= self.params["COM_DISARM_PRFLT"]:
             self._disarm("auto preflight disarming")
+
+    @property
+    def _lift_off_s(self) -> float:
+        return SPOOL_UP_S + self.params["MPC_TKO_RAMP_T"]
 
     def _touch_down(self) -> None:
         self.landed, self._since = True, self.time_s
@@ -550,7 +554,7 @@ class SimulatedPx4:
         if mode is Mode.RETURN:     # what the parameter becomes later is for the next return
             self._hold[2] = max(p[2], self.home[2] + self._return_altitude())
         if self.landed and self.armed and mode in (Mode.MISSION, Mode.TAKEOFF):
-            self._since = max(self._since, self.time_s - LIFT_OFF_S)
+            self._since = max(self._since, self.time_s - self._lift_off_s)
             self._tripped.discard("landed")
         if mode is Mode.MISSION and self.current == 0:
             self._cruise = self.params["MPC_XY_CRUISE"]

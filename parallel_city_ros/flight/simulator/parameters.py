@@ -23,6 +23,7 @@ DEFAULTS: dict[str, int | float] = {    # an int is PX4's INT32, a float its FLO
     "GF_MAX_VER_DIST": 0.0,         # m above home, 0 off
     "GF_PREDICT": 0,
     "GF_SOURCE": 0,
+    "LNDMC_TRIG_TIME": 1.0,         # s
     "MIS_DIST_1WP": 10000.0,        # m, farthest first waypoint
     "MIS_TAKEOFF_ALT": 2.5,         # m, of the take-off mode
     "MIS_TKO_LAND_REQ": 0,
