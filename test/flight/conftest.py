@@ -21,7 +21,8 @@ SPEED_FACTOR = 20.0
 # Disarms 60, not 10 s of its fast time after arming: a loaded machine is not a slow pilot.
 PATIENT = ("--param=COM_DISARM_PRFLT=60",)
 # Up and down are not what is tested.
-BRISK = ("--param=MPC_TKO_RAMP_T=0.3", "--param=MPC_Z_V_AUTO_UP=6", "--param=MPC_Z_V_AUTO_DN=5", "--param=MPC_LAND_SPEED=2")
+BRISK = ("--param=MPC_TKO_RAMP_T=0.3", "--param=MPC_Z_V_AUTO_UP=6",
+         "--param=MPC_Z_V_AUTO_DN=5", "--param=MPC_LAND_SPEED=2")
 
 
 def make_plan(grid, bow=30.0, start=(40.0, 40.0, 40.0), goal=(260.0, 180.0, 40.0), path=None):
