@@ -308,3 +308,5 @@ def test_each_px4_of_a_fleet_has_ports_of_its_own():
     fleet = [drone("a", "px4"), drone("b", "udpin://127.0.0.1:14541"), drone("c", "px4"),
              drone("d", "sim"), drone("e", "px4")]
     assert _instances(fleet) == {"a": 0, "c": 2, "e": 3}
+    with pytest.raises(ConfigError, match="9 more instances"):
+        _instances([*fleet, *(drone(f"x{k}", "px4") for k in range(7))])
