@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -12,6 +14,7 @@ from pathlib import Path
 from parallel_city_ros.errors import LinkError, SetupError
 
 STOP_S = 5.0
+PR_SET_PDEATHSIG = 1
 PORT = 14540            # of instance 0
 MODELS = {"sih": "sihsim_quadx", "gazebo": "gz_x500"}
 # Vehicle seconds that a slow ground station needs; in a quick simulation it needs more of them.
@@ -44,8 +47,13 @@ def find_px4(build: str = "") -> tuple[Path, Path]:
     return program, program.parent.parent
 
 
+def _end_with_parent() -> None:
+    """Of the child: SIGTERM when the thread that started it ends, however it does."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 class Px4Sitl:
-    """One instance of PX4 SITL for as long as a `with` block.
+    """One instance of PX4 SITL for as long as a `with` block, or its thread.
 
     home : latitude and longitude in degrees, altitude in m above mean sea level
     simulator : sih, PX4's own, or gazebo, whose running world it takes
@@ -94,7 +102,7 @@ class Px4Sitl:
         self._process = subprocess.Popen(
             command, cwd=self._folder.name, env=inherited | self.environment,
             stdin=subprocess.DEVNULL, stdout=self._log, stderr=subprocess.STDOUT,
-            start_new_session=True)
+            start_new_session=True, preexec_fn=_end_with_parent)
         time.sleep(0.3)
         if self._process.poll() is not None:
             self._log.seek(0)

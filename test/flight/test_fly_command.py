@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import shapely
 from pymavlink import mavutil
-from test_simulator import wait_until
+from test_simulator import alive, wait_until
 
 from parallel_city_ros.city.ground import two_ends
 from parallel_city_ros.city.readers import read_city
@@ -299,6 +299,20 @@ def test_px4_is_started_at_the_citys_home_in_its_own_folder(tmp_path):
     program.write_text("#!/bin/sh\necho no such model\nexit 3\n")
     with pytest.raises(LinkError, match="no such model"):
         Px4Sitl((60.17, 24.94, 17.0), build=str(tmp_path)).__enter__()
+
+
+def test_px4_ends_with_a_program_that_is_killed(tmp_path):
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "px4"
+    program.write_text("#!/bin/sh\nexec sleep 60\n")
+    program.chmod(0o755)
+    code = ("import time\nfrom parallel_city_ros.flight.px4 import Px4Sitl\n"
+            f"with Px4Sitl((60.17, 24.94, 17.0), build={str(tmp_path)!r}) as px4:\n"
+            "    print(px4.pid, flush=True)\n    time.sleep(60)")
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as started:
+        pid = int(started.stdout.readline())
+        started.kill()
+    wait_until(lambda: not alive(pid))
 
 
 def test_each_px4_of_a_fleet_has_ports_of_its_own():
