@@ -108,7 +108,8 @@ class Px4Sitl:
             self._log.seek(0)
             words, code = self._log.read().strip()[-1000:], self._process.returncode
             self.__exit__()
-            raise LinkError(f"PX4 ended at once with code {code}: {words}")
+            taken = "; end that one, or take another --instance" * ("already running" in words)
+            raise LinkError(f"PX4 ended at once with code {code}: {words}{taken}")
         return self
 
     def __exit__(self, *_) -> None:
