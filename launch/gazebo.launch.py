@@ -27,6 +27,7 @@ from launch.substitutions import LaunchConfiguration
 
 PACKAGE = "parallel_city_ros"
 FIRST_PORT = 14540      # of PX4 SITL's API link; the instance is added
+INSTANCES = 10          # whose ports PX4's start script keeps apart
 # Open ground of worlds/small_city.sdf: east, north and up in metres.
 SMALL_CITY_POSE = "-53,-53,0.2"
 
@@ -67,6 +68,9 @@ def system(context):
     if len(poses) != len(drones):
         raise RuntimeError(f"poses gives {len(poses)} places for {len(drones)} drones; give "
                            "EAST,NORTH,UP for each, separated by semicolons")
+    if len(poses) > INSTANCES:
+        raise RuntimeError(f"{len(poses)} drones, but PX4 SITL keeps the ports of only "
+                           f"{INSTANCES} instances apart; take fewer")
     for pose in poses:
         if not re.fullmatch(r"\s*-?[\d.]+\s*(,\s*-?[\d.]+\s*){2}", pose):
             raise RuntimeError(f"poses must be EAST,NORTH,UP in metres, got {pose!r}")

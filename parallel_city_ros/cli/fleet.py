@@ -15,7 +15,7 @@ import click
 import numpy as np
 
 from parallel_city_ros.cli import options
-from parallel_city_ros.cli.fly import MOST_PX4, SPEED_FACTORS
+from parallel_city_ros.cli.fly import SPEED_FACTORS
 from parallel_city_ros.errors import ConfigError
 from parallel_city_ros.flight import px4
 from parallel_city_ros.flight.fleet import SIMULATED, FleetMission, Separation, crossings
@@ -132,7 +132,7 @@ def fly_fleet(mission_file, speed_factor, log_name, as_json, px4_build="", simul
 def _instances(drones) -> dict[str, int]:
     """PX4 SITL's instance of each drone that it is started for: its port is nobody else's."""
     named = " ".join(d.connection for d in drones)
-    free = [k for k in range(MOST_PX4) if f":{px4.PORT + k}" not in named]
+    free = [k for k in range(px4.INSTANCES) if f":{px4.PORT + k}" not in named]
     mine = [d.name for d in drones if d.connection == "px4"]
     if len(mine) > len(free):
         raise ConfigError(f"{len(mine)} drones with connection: px4, but PX4 SITL keeps the ports "

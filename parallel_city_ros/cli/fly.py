@@ -15,9 +15,9 @@ import click
 
 from parallel_city_ros.cli import options
 from parallel_city_ros.flight.config import FlightConfig
+from parallel_city_ros.flight.px4 import INSTANCES
 from parallel_city_ros.settings import build
 
-MOST_PX4 = 10       # whose ports PX4's start script keeps apart
 SPEED_FACTORS = {"sim": 10.0}
 PX4_STARTS_S = 30.0
 FASTEST_PX4 = 20.0  # of which 16 was flown; at 50 nothing answers in time
@@ -35,7 +35,7 @@ AIRBORNE = ("taking_off", "on_patrol", "paused")    # and not on the way home
               help="Build folder of PX4 SITL.  [default: $PX4_BUILD, else px4 on the PATH]")
 @click.option("--simulator", type=click.Choice(["sih", "gazebo"]), default="sih",
               show_default=True, help="What PX4 SITL flies in.")
-@click.option("--instance", type=click.IntRange(0, MOST_PX4 - 1), default=0, show_default=True,
+@click.option("--instance", type=click.IntRange(0, INSTANCES - 1), default=0, show_default=True,
               help="Of PX4 SITL, of which several run side by side: added to its ports.")
 @click.option("--city", "files", type=click.Path(), multiple=True,
               help="City file to certify the plan on again; again for others that complete it.  "

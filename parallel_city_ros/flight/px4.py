@@ -16,6 +16,7 @@ from parallel_city_ros.errors import LinkError, SetupError
 STOP_S = 5.0
 PR_SET_PDEATHSIG = 1
 PORT = 14540            # of instance 0
+INSTANCES = 10          # whose ports PX4's start script keeps apart
 MODELS = {"sih": "sihsim_quadx", "gazebo": "gz_x500"}
 # Vehicle seconds that a slow ground station needs; in a quick simulation it needs more of them.
 PATIENCE = {"COM_DISARM_PRFLT": 10, "COM_DL_LOSS_T": 10}
