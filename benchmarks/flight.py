@@ -362,7 +362,8 @@ def predicted_wh(grid, flown) -> float:
     start, goal = flown.path[0], flown.path[-1]
     return predict(flown.path, (*start[:2], float(grid.ground_at(start))),
                    float(grid.ground_at(goal)), FlightConfig(), flown.task.drone,
-                   time_step_s=flown.task.time_step_s).energy_wh
+                   time_step_s=flown.task.time_step_s,
+                   tube_radius=flown.task.tube_radius).energy_wh
 
 
 PARTS = {"deadlines": deadlines, "fleet": fleet_of_simulated_drones, "executor": executor,
