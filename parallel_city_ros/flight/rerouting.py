@@ -92,7 +92,8 @@ class Rerouting(Homecoming):
             return math.hypot(*t.velocity[:2]) < 2 * PAUSE_SPEED or t.flight_mode != MISSION \
                 or t.vehicle_time_s > began + SLOWING_S or self._requests or self._cancelled()
 
-        began, speed = t.vehicle_time_s, self._leg_speed(t)
+        speeds, began = self._speeds(self._route), t.vehicle_time_s
+        speed = float(speeds[min(self._route.waypoint(t.mission_current), len(speeds) - 1)])
         self._command(lambda: self._autopilot.set_speed(PAUSE_SPEED))
         try:
             self._wait(slow, SLOWING_S, lambda: "")
@@ -102,11 +103,11 @@ class Rerouting(Homecoming):
             self._change("hold mode", self._autopilot.hold, HOLD, FlightEvent.PAUSED)
         self._command(lambda: self._autopilot.set_speed(speed))     # of whatever comes next
 
-    def _leg_speed(self, t: Telemetry) -> float:
-        """m/s of the leg that is flown."""
-        task, path = self._route.plan.task, self._route.plan.path
-        speeds = leg_speeds(path, self._config, task.time_step_s, task.tube_radius, self._limits)
-        return float(speeds[min(self._route.waypoint(t.mission_current), len(path) - 1)])
+    def _speeds(self, route: Route) -> np.ndarray:
+        """(N,) m/s of the leg to each waypoint, as its mission has them."""
+        task = route.plan.task
+        return leg_speeds(route.plan.path, self._config, task.time_step_s, task.tube_radius,
+                          self._limits)
 
     def _climb_first(self, t: Telemetry) -> str:
         """PX4 goes on from a hold straight up to the height of the next waypoint, and from there
@@ -178,9 +179,7 @@ class Rerouting(Homecoming):
     def _enter(self, route: Route) -> None:
         """Have the drone fly to the first waypoint of a route that is on board."""
         item = route.item(route.first)
-        task = route.plan.task
-        speeds = leg_speeds(route.plan.path, self._config, task.time_step_s, task.tube_radius,
-                            self._limits)
+        speeds = self._speeds(route)
         if np.ptp(speeds):      # the item that sets it may lie before that waypoint
             self._command(lambda: self._autopilot.set_speed(float(speeds[route.first])))
         self._insist(f"waypoint {route.first + 1}", lambda: self._autopilot.set_current(item),
