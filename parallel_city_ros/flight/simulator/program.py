@@ -136,9 +136,8 @@ def _run(drones: list[Drone], factor: float, stop) -> None:
         select.select([drone.socket for drone in drones] + commands.files, [], [], PAUSE_S)
         for drone in drones:
             drone.server.receive()
-        wall = time.monotonic()
         commands.obey()
-        start += time.monotonic() - wall    # its clock stands still: another city takes a while
+        start += commands.stood_still()
 
 
 def _lockstep(drones: list[Drone], factor: float, stop) -> None:
@@ -164,7 +163,7 @@ class _Commands:
     "step SECONDS"; each is answered by a line."""
 
     def __init__(self, drones: list[Drone], factor: float):
-        self._drones, self._text = drones, b""
+        self._drones, self._text, self._still_s = drones, b"", 0.0
         self.factor = factor        # vehicle seconds per wall second from now on
         try:
             os.set_blocking(0, False)
@@ -186,6 +185,11 @@ class _Commands:
             *lines, self._text = self._text.split(b"\n")
             for line in lines:
                 print(self._one(line.decode(errors="replace").strip()), flush=True)
+
+    def stood_still(self) -> float:
+        """Wall seconds since it was last asked in which vehicle time was not to go on."""
+        seconds, self._still_s = self._still_s, 0.0
+        return seconds
 
     def _one(self, line: str) -> str:
         try:
@@ -217,9 +221,11 @@ class _Commands:
         if any(drone.autopilot.city is None for drone in self._drones):
             raise ConfigError("city: these drones were started without; start them with --city")
         from parallel_city_ros.flight.simulator.surroundings import read_city
+        began = time.monotonic()
         grid = read_city(file)
         for drone in self._drones:
             drone.autopilot.city.replace(grid)
+        self._still_s += time.monotonic() - began
 
 
 def _stop_requested(parent_pid: int | None):
