@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+
 import numpy as np
 import shapely
 
@@ -187,16 +189,29 @@ def why_not_straight(plan: PatrolPlan, grid: VoxelGrid, places: np.ndarray,
 
     places : (F, 3), to : (3,) ENU metres
     """
-    moved = np.linalg.norm(np.diff(places, axis=0), axis=1) > 1e-3
-    ways = [np.stack([place, to]) for place in places]
-    ways += [places[k:k + 2] for k in np.flatnonzero(moved)]
-    for way in ways:
-        for check in certify(grid, plan.task, way).broken:
-            if check.constraint in STRAIGHT:
-                e, n, u = check.where
-                return (f"{check.constraint} {check.value:.1f} {check.unit}, bound "
-                        f"{check.bound:g}, at ({e:.0f}, {n:.0f}, {u:.0f}) m")
-    return ""
+    return clear_turns(plan, grid, places, to)[1]
+
+
+def clear_turns(plan: PatrolPlan, grid: VoxelGrid, places: np.ndarray, to: np.ndarray
+                ) -> tuple[int, str]:
+    """From how many of these places, one after the other, it may; and why not from the next."""
+    def why_not(count: int) -> str:
+        way = places[:count]
+        moved = np.linalg.norm(np.diff(way, axis=0), axis=1) > 1e-3
+        way = way[np.concatenate([[True], moved])]
+        turns = np.stack([way, np.broadcast_to(to, way.shape)], axis=1).reshape(-1, 3)
+        for line in (turns, way):       # there, back and there again at once: that is quicker
+            for check in certify(grid, plan.task, line).broken if len(line) > 1 else ():
+                if check.constraint in STRAIGHT:
+                    e, n, u = check.where
+                    return (f"{check.constraint} {check.value:.1f} {check.unit}, bound "
+                            f"{check.bound:g}, at ({e:.0f}, {n:.0f}, {u:.0f}) m")
+        return ""
+
+    if not why_not(len(places)):
+        return len(places), ""
+    clear = bisect_left(range(1, len(places)), True, key=lambda count: bool(why_not(count)))
+    return clear, why_not(clear + 1)
 
 
 def _where_it_stands(grid: VoxelGrid, line, distance: float, height: float):

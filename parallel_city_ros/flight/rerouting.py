@@ -13,7 +13,7 @@ from parallel_city_ros.flight import checks
 from parallel_city_ros.flight.homecoming import STOPPING_S, Homecoming
 from parallel_city_ros.flight.mission import leg_speeds, return_parameters, same_missions
 from parallel_city_ros.flight.outcome import FlightStatus
-from parallel_city_ros.flight.route import FAN_S, Route, along, braking, entry
+from parallel_city_ros.flight.route import Route, along, braking, entry, turning_places
 from parallel_city_ros.flight.state import HOLD, MISSION, FlightEvent, FlightState, allows
 from parallel_city_ros.flight.telemetry import Telemetry
 from parallel_city_ros.patrol.plan import PatrolPlan
@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 PAUSE_SPEED = 1.0       # m/s, to which it slows down before it holds
 SLOWING_S = 6.0         # vehicle, and then it holds as fast as it is
+LATE_S = 20.0           # vehicle, by which an order may come late, where the way is clear
 CLIMBS_FIRST_M = 0.5    # below the next waypoint; PX4 does from NAV_MC_ALT_RAD on, 0.8 by default
 
 
@@ -165,7 +166,10 @@ class Rerouting(Homecoming):
         reason = checks.why_not_straight(self._plan, self._grid, fan, path[k + 1])
         if reason:
             return f"the way straight to waypoint {k + 2} is not clear: {reason}"
-        new = route.entered_at(k + 1, fan, path[:k + 1])
+        speed = max(self._config.cruise_speed, float(np.linalg.norm(t.velocity)))
+        later, _ = turning_places(route.rest(here, t.mission_current), speed, LATE_S)
+        count, _ = checks.clear_turns(self._plan, self._grid, later, path[k + 1])
+        new = route.entered_at(k + 1, np.vstack([fan, later[:count]]), path[:k + 1])
         self._on_route(self._plan, new.corridor)
         try:
             self._enter(new)
@@ -195,10 +199,11 @@ class Rerouting(Homecoming):
         # While the mission is sent the drone flies on, on the old route.
         speed = max(config.cruise_speed, float(np.linalg.norm(t.velocity)))
         rest = old.rest(self._position(t), t.mission_current)
-        ways = along(rest, speed * FAN_S, speed * (2 * self._transfer_s + STOPPING_S))
+        soon_s = 2 * self._transfer_s + STOPPING_S
         then = along(rest, max(speed * self._transfer_s, 1e-3), np.inf)
         if len(then) < 2 or len(rest) < 2:
             return "the plan that is flown ends before another one is on board"
+        ways, seconds = turning_places(rest, speed, soon_s + LATE_S)
         k, gap = entry(plan.path, then[1], config.max_join_distance)
         reason = (checks.why_not_this_map(plan, grid) or checks.why_not_so_loosely(plan, config)
                   or checks.why_not_down(plan, grid, plan.path[-1], "the goal"))
@@ -206,8 +211,10 @@ class Rerouting(Homecoming):
             reason = (f"it begins {gap:.0f} m from where the drone will be, more than "
                       f"max_join_distance ({config.max_join_distance:g} m); plan from there")
         if not reason:
-            reason = checks.why_not_straight(plan, grid, ways, plan.path[k])
-            reason = reason and f"the way straight to its waypoint {k + 1} is not clear: {reason}"
+            count, why = checks.clear_turns(plan, grid, ways, plan.path[k])
+            ways = ways[:count]
+            if why and seconds[count] <= soon_s:
+                reason = f"the way straight to its waypoint {k + 1} is not clear: {why}"
         if reason:
             return reason
         new = Route(plan, items, self._home).entered_at(k, ways, ways[:1])

@@ -6,11 +6,14 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
+import shapely
 
+from parallel_city_ros.flight.guidance import stopping_distance
 from parallel_city_ros.flight.mission import MissionItem, waypoint_items
 from parallel_city_ros.patrol.plan import PatrolPlan
 
 FAN_S = 0.5         # vehicle, between two places from which a drone may turn
+OFF_M = 1.0         # from a route, of a place that is none of its own
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +81,28 @@ def along(path: np.ndarray, step: float, length: float) -> np.ndarray:
     ends = _arc(path)
     at = np.arange(0.0, min(length, ends[-1]) + 1e-9, step)
     return np.column_stack([np.interp(at, ends, path[:, axis]) for axis in range(3)])
+
+
+def turning_places(rest: np.ndarray, speed: float, seconds: float
+                   ) -> tuple[np.ndarray, np.ndarray]:
+    """Where a drone may turn off a route that it is told to leave within some time.
+
+    It flies straight on while it turns: past a corner, off the route and back.
+
+    rest : (N, 3) ENU metres, N >= 2; speed : m/s
+    returns : (F, 3) ENU metres, each FAN_S, and the seconds after which it is at each
+    """
+    ends, places = _arc(rest), along(rest, speed * FAN_S, speed * seconds)
+    times = FAN_S * np.arange(len(places))
+    leg = np.clip(np.searchsorted(ends, speed * times, "right") - 1, 0, len(rest) - 2)
+    course = np.diff(rest[:, :2], axis=0)
+    course /= np.maximum(np.linalg.norm(course, axis=1, keepdims=True), 1e-9)
+    beyond = places.copy()
+    beyond[:, :2] += stopping_distance(speed) * course[leg]
+    off = shapely.distance(shapely.LineString(rest[:, :2]), shapely.points(beyond[:, :2])) > OFF_M
+    way = np.stack([places, beyond, places], axis=1)
+    taken = np.stack([np.ones(len(off), bool), off, off], axis=1)
+    return way[taken], np.repeat(times, 3).reshape(-1, 3)[taken]
 
 
 def entry(path: np.ndarray, here: np.ndarray, reach: float) -> tuple[int, float]:

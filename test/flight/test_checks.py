@@ -127,6 +127,17 @@ def test_what_stands_on_the_rest_of_the_path_is_named(grid, plan):
     assert "of the goal" in checks.why_not_the_rest(plan, over_goal, plan.path[-1:])
 
 
+@pytest.mark.parametrize("north", [-200.0, 60.0, 104.0, 150.0, 190.0])
+def test_turns_are_clear_up_to_the_first_that_is_not(grid, plan, north):
+    """As looking at one after the other finds it."""
+    twin, to = crane(grid, 150.0, north), np.array([250.0, 150.0, 40.0])
+    places = np.column_stack([np.full(16, 40.0), np.linspace(30.0, 180.0, 16), np.full(16, 40.0)])
+    count, reason = checks.clear_turns(plan, twin, places, to)
+    alone = [checks.why_not_straight(plan, twin, place[None], to) for place in places]
+    assert count == next((k for k, why in enumerate(alone) if why), 16)
+    assert reason.split(",")[0] == ("" if count == 16 else alone[count].split(",")[0])
+
+
 def test_a_return_from_here_need_not_be_above_what_is_elsewhere(grid, plan):
     twin = crane(grid, *plan.path[8, :2])
     everywhere = checks.return_altitude(plan, twin, HOME, CONFIG)

@@ -327,6 +327,29 @@ def path_points(path):
     return np.column_stack([np.zeros(len(points)), points])
 
 
+def test_a_plan_that_is_on_board_late_is_joined_where_the_way_is_clear(
+        autopilot, grid, plan, monkeypatch):
+    """The drone flies on for many seconds more than a mission takes; the guard lets it."""
+    other = make_plan(grid, bow=-20.0, start=tuple(plan.path[3]), goal=(60.0, 250.0, 40.0))
+    send, asked = PatrolFlight._send, []
+
+    def send_late(flight, route):
+        began = autopilot.snapshot.vehicle_time_s
+        wait_until(lambda: autopilot.snapshot.vehicle_time_s > began + 18.0)
+        send(flight, route)
+
+    def act(flight, progress):
+        if progress.state is FlightState.ON_PATROL and progress.waypoint == 1 and not asked:
+            asked.append(flight.replace(other))
+
+    monkeypatch.setattr(PatrolFlight, "_send", send_late)
+    outcome, _ = fly(plan, grid, autopilot, act, max_join_distance=400.0)
+    assert asked[0].result(1.0) == ""
+    assert outcome.status is FlightStatus.COMPLETED, outcome.message
+    assert gap(outcome.flown, other.path[-1]) < 5.0
+    assert gap(outcome.flown, plan.path[5]) < 5.0, "it was not late"
+
+
 def test_the_rest_of_a_plan_is_replaced_without_stopping(autopilot, grid, plan):
     """Another plan that begins on its way, to another goal; what begins elsewhere is refused."""
     begins = plan.path[3]

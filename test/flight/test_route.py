@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parallel_city_ros.flight.config import FlightConfig
+from parallel_city_ros.flight.guidance import stopping_distance
 from parallel_city_ros.flight.mission import patrol_mission
-from parallel_city_ros.flight.route import Route, along, braking, entry
+from parallel_city_ros.flight.route import Route, along, braking, entry, turning_places
 
 HOME = np.array([0.0, 0.0, 5.0])
 
@@ -79,3 +80,23 @@ def test_places_along_a_polyline_end_with_it():
     assert along(line, 4.0, 100.0).tolist() == [
         [0, 0, 0], [4, 0, 0], [8, 0, 0], [10, 2, 0], [10, 6, 0], [10, 10, 0]]
     assert len(along(line, 4.0, 9.0)) == 3
+
+
+def test_past_a_corner_a_drone_flies_on_before_it_turns():
+    rest = np.array([(0, 0, 40), (40, 0, 40), (40, 80, 50)], float)
+    places, seconds = turning_places(rest, 8.0, 9.0)
+    assert np.array_equal(places[np.unique(seconds, return_index=True)[1]],
+                          along(rest, 4.0, 72.0))
+    assert seconds[0] == 0 and seconds[-1] == 9.0 and np.all(np.diff(seconds) >= 0)
+    on_it = np.array([distance(rest, place) < 1e-6 for place in places])
+    beyond = places[~on_it]
+    assert np.all(beyond[:, 1] == 0) and np.all(beyond[:, 2] == 40)
+    assert 40 < beyond[0, 0] < 45 and beyond[-1, 0] == pytest.approx(36 + stopping_distance(8.0))
+    assert len(turning_places(rest[:2], 8.0, 2.0)[0]) == 5
+
+
+def test_beyond_the_goal_it_flies_on_too():
+    rest = np.array([(0, 0, 40), (10, 0, 40)], float)
+    places, seconds = turning_places(rest, 8.0, 60.0)
+    assert places[:, 0].max() == pytest.approx(8 + stopping_distance(8.0))
+    assert seconds.max() == 1.0
