@@ -199,8 +199,10 @@ def clear_turns(plan: PatrolPlan, grid: VoxelGrid, places: np.ndarray, to: np.nd
         way = places[:count]
         moved = np.linalg.norm(np.diff(way, axis=0), axis=1) > 1e-3
         way = way[np.concatenate([[True], moved])]
-        turns = np.stack([way, np.broadcast_to(to, way.shape)], axis=1).reshape(-1, 3)
-        for line in (turns, way):       # there, back and there again at once: that is quicker
+        # There from one, back to the next: that is quicker than one after the other.
+        turns = np.stack([way, np.broadcast_to(to, way.shape)], axis=1)
+        turns[1::2] = turns[1::2, ::-1]
+        for line in (turns.reshape(-1, 3), way):
             for check in certify(grid, plan.task, line).broken if len(line) > 1 else ():
                 if check.constraint in STRAIGHT:
                     e, n, u = check.where

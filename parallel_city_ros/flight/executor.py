@@ -300,6 +300,8 @@ class PatrolFlight(Departure, Rerouting):
             asked, self._requests = self._requests, {}
         if asked.keys() & {"skip", "replace"}:
             self._heed_map(t)       # on the newest map
+        if "replace" in asked and (len(asked) > 1 or not self._rehearsed(asked["replace"][1])):
+            self._ask_again("replace", *asked.pop("replace"))
         answers = dict.fromkeys(asked, f"it is {self._state.value.replace('_', ' ')}")
         try:
             if "land" in asked and self._state is not FlightState.LANDING:
@@ -324,6 +326,13 @@ class PatrolFlight(Departure, Rerouting):
         finally:
             for name, (future, _) in asked.items():
                 future.set_result(answers[name])
+
+    def _ask_again(self, name: str, future: Future[str], plan: PatrolPlan | None) -> None:
+        """Serve a request later, unless there is a newer one by then."""
+        with self._lock:
+            newer = self._requests.setdefault(name, (future, plan))[0] is not future
+        if newer:
+            future.set_result("asked for again")
 
     def _check_cancelled(self) -> None:
         if self._cancelled():

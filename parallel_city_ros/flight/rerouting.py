@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
 import time
 
 import numpy as np
@@ -28,6 +29,8 @@ CLIMBS_FIRST_M = 0.5    # below the next waypoint; PX4 does from NAV_MC_ALT_RAD 
 
 class Rerouting(Homecoming):
     """Changes of the route. See PatrolFlight, whose part this is."""
+
+    _rehearsal: tuple[PatrolPlan, threading.Thread] | None = None   # of the plan that comes next
 
     def _heed_map(self, t: Telemetry) -> None:
         """Whether the rest of the route and the way home hold on the newest map."""
@@ -93,7 +96,7 @@ class Rerouting(Homecoming):
             return math.hypot(*t.velocity[:2]) < 2 * PAUSE_SPEED or t.flight_mode != MISSION \
                 or t.vehicle_time_s > began + SLOWING_S or self._requests or self._cancelled()
 
-        speeds, began = self._speeds(self._route), t.vehicle_time_s
+        speeds, began = self._speeds(self._plan), t.vehicle_time_s
         speed = float(speeds[min(self._route.waypoint(t.mission_current), len(speeds) - 1)])
         self._command(lambda: self._autopilot.set_speed(PAUSE_SPEED))
         try:
@@ -104,10 +107,10 @@ class Rerouting(Homecoming):
             self._change("hold mode", self._autopilot.hold, HOLD, FlightEvent.PAUSED)
         self._command(lambda: self._autopilot.set_speed(speed))     # of whatever comes next
 
-    def _speeds(self, route: Route) -> np.ndarray:
+    def _speeds(self, plan: PatrolPlan) -> np.ndarray:
         """(N,) m/s of the leg to each waypoint, as its mission has them."""
-        task = route.plan.task
-        return leg_speeds(route.plan.path, self._config, task.time_step_s, task.tube_radius,
+        task = plan.task
+        return leg_speeds(plan.path, self._config, task.time_step_s, task.tube_radius,
                           self._limits)
 
     def _climb_first(self, t: Telemetry) -> str:
@@ -183,19 +186,30 @@ class Rerouting(Homecoming):
     def _enter(self, route: Route) -> None:
         """Have the drone fly to the first waypoint of a route that is on board."""
         item = route.item(route.first)
-        speeds = self._speeds(route)
+        speeds = self._speeds(route.plan)
         if np.ptp(speeds):      # the item that sets it may lie before that waypoint
             self._command(lambda: self._autopilot.set_speed(float(speeds[route.first])))
         self._insist(f"waypoint {route.first + 1}", lambda: self._autopilot.set_current(item),
                      lambda t: t.mission_current >= item)
+
+    def _rehearsed(self, plan: PatrolPlan) -> bool:
+        """Whether there is nothing left to wait for before a plan can replace the rest of this
+        one: its rehearsal takes a while, in which the flight is watched."""
+        if not allows(self._state, FlightEvent.REPLACED):
+            return True
+        if self._rehearsal is None or self._rehearsal[0] is not plan:
+            thread = threading.Thread(target=self._speeds, args=(plan,), name="rehearsal",
+                                      daemon=True)
+            thread.start()
+            self._rehearsal = plan, thread
+        return not self._rehearsal[1].is_alive()
 
     def _replace(self, plan: PatrolPlan, t: Telemetry) -> str:
         """Fly another plan instead of the rest of this one, without stopping."""
         if not allows(self._state, FlightEvent.REPLACED):
             return f"no plan is replaced while it is {self._state.value.replace('_', ' ')}"
         old, grid, config = self._route, self._grid, self._config
-        items = self._mission(plan)     # its rehearsal takes a while
-        t = self._observe()
+        items = self._mission(plan)
         # While the mission is sent the drone flies on, on the old route.
         speed = max(config.cruise_speed, float(np.linalg.norm(t.velocity)))
         rest = old.rest(self._position(t), t.mission_current)

@@ -18,6 +18,7 @@ from test_simulator import wait_until
 from parallel_city_ros.city.terrain import Ground
 from parallel_city_ros.city.voxels import VoxelGrid
 from parallel_city_ros.errors import LinkError, RefusedError
+from parallel_city_ros.flight import rerouting
 from parallel_city_ros.flight.autopilot import Autopilot
 from parallel_city_ros.flight.config import FlightConfig
 from parallel_city_ros.flight.executor import PatrolFlight
@@ -289,6 +290,32 @@ def test_a_plan_that_cannot_be_replaced_is_flown_on(grid, plan, fly, options, fa
     assert words in asked[0].result(1.0)
     assert outcome.status is FlightStatus.COMPLETED, outcome.message
     assert ended_at(outcome, plan.path[-1, :2])
+
+
+def test_a_flight_is_watched_while_another_plan_is_rehearsed(grid, plan, fly, monkeypatch):
+    """However long that takes: it is paused, and a newer plan or a return goes before."""
+    other, speeds = make_plan(grid, start=tuple(plan.path[3])), rerouting.leg_speeds
+    ended, asked = threading.Event(), []
+
+    def for_ever(path, *args):
+        if path is other.path:
+            assert ended.wait(60.0)
+        return speeds(path, *args)
+
+    def act(flight, progress, _):
+        if progress.state is FlightState.ON_PATROL and progress.waypoint >= 1 and not asked:
+            asked.extend([flight.replace(other), flight.replace(other)])
+            flight.pause()
+        elif progress.state is FlightState.PAUSED:
+            flight.return_home()
+
+    monkeypatch.setattr(rerouting, "leg_speeds", for_ever)
+    outcome, seen = fly(act=act, progress_period_s=0.02)
+    ended.set()
+    assert outcome.status is FlightStatus.RETURNED and "asked for" in outcome.message
+    assert FlightState.PAUSED in states(seen)
+    assert asked[0].result(1.0) == "asked for again"
+    assert asked[1].result(1.0) in ("it is returning", "no plan is replaced while it is paused")
 
 
 def test_no_return_below_a_crane_when_the_altitude_cannot_be_raised(grid, fly):
