@@ -181,6 +181,8 @@ class PatrolFlight(Departure, Rerouting):
             if self._state in AIRBORNE:
                 self._watch(telemetry)
                 self._serve(telemetry)
+            if self._state is FlightState.ON_PATROL:
+                self._has_joined(telemetry)
             if self._state in AIRBORNE and telemetry.link_age_s < config.link_timeout_s:
                 self._heed_map(telemetry)
             time.sleep(POLL_S)

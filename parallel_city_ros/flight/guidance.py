@@ -120,7 +120,7 @@ class Guidance:
         along = _unit(_difference(target, previous))
         offset, ahead = _difference(position, previous), _difference(target, position)
         done = _dot(along, offset)
-        nearest = [p + done * a for p, a in zip(previous, along, strict=True)]
+        nearest = _ahead(previous, along, done)
         strayed = ""
         if any(along):
             if _dot(along, ahead) < 0:
@@ -151,10 +151,10 @@ class Guidance:
         """The point of the leg that is so far from the trajectory, or the nearest one."""
         along = _unit(_difference(target, previous))
         done = _dot(along, _difference(self.position, previous))
-        nearest = [p + done * a for p, a in zip(previous, along, strict=True)]
+        nearest = _ahead(previous, along, done)
         reach = max(radius, AIM_AHEAD_M)
         ahead = math.sqrt(max(reach ** 2 - math.dist(nearest, self.position) ** 2, 0.0))
-        return [n + ahead * a for n, a in zip(nearest, along, strict=True)]
+        return _ahead(nearest, along, ahead)
 
     # how fast
 
@@ -295,21 +295,30 @@ def _within(velocity, size: float, limit: float, axes) -> list[float]:
 def _angle(a, b) -> float:
     """rad between two (east, north) vectors; a right angle if one is none."""
     size = math.hypot(*a) * math.hypot(*b)
-    return math.acos(max(-1.0, min(1.0, _dot(a, b) / size))) if size else math.pi / 2
+    cosine = (a[0] * b[0] + a[1] * b[1]) / size if size else 0.0
+    return math.acos(max(-1.0, min(1.0, cosine)))
 
 
 def _sign(value: float) -> int:
     return int(value > 0) - int(value < 0)
 
 
+# Of three components, written out: that halves the time of a step.
+
 def _unit(vector) -> list[float]:
-    size = math.hypot(*vector)
-    return [v / size for v in vector] if size > 1e-9 else [0.0] * len(vector)
+    x, y, z = vector
+    size = math.hypot(x, y, z)
+    return [x / size, y / size, z / size] if size > 1e-9 else [0.0, 0.0, 0.0]
 
 
 def _dot(a, b) -> float:
-    return sum(p * q for p, q in zip(a, b, strict=True))
+    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
 
 def _difference(a, b) -> list[float]:
-    return [p - q for p, q in zip(a, b, strict=True)]
+    return [a[0] - b[0], a[1] - b[1], a[2] - b[2]]
+
+
+def _ahead(start, along, distance: float) -> list[float]:
+    return [start[0] + distance * along[0], start[1] + distance * along[1],
+            start[2] + distance * along[2]]

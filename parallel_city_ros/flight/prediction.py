@@ -67,4 +67,5 @@ def predict(path, home, goal_ground: float, config: FlightConfig, drone: Drone, 
     while flown.body.position[2] > goal_ground:
         share = min(max((flown.body.position[2] - home[2] - low) / (high - low), 0.0), 1.0)
         spend(flown.sink(places[-1], LAND_SPEED + share * (limits.descent - LAND_SPEED)))
+    joules += LAND_DETECTION_S * electric_power(craft, math.hypot(*wind), 0.0)
     return Prediction(flown.seconds + LAND_DETECTION_S, joules / 3600)

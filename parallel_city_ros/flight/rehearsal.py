@@ -141,9 +141,9 @@ def _distance(place, line) -> float:
 
 
 def _from_leg(place, a, b) -> float:
-    along = [q - p for p, q in zip(a, b, strict=True)]
-    offset = [x - p for p, x in zip(a, place, strict=True)]
-    size = sum(c * c for c in along)
-    share = sum(c * o for c, o in zip(along, offset, strict=True)) / size if size else 0.0
+    x, y, z = b[0] - a[0], b[1] - a[1], b[2] - a[2]
+    east, north, up = place[0] - a[0], place[1] - a[1], place[2] - a[2]
+    size = x * x + y * y + z * z
+    share = (x * east + y * north + z * up) / size if size else 0.0
     share = min(max(share, 0.0), 1.0)
-    return math.dist(offset, [share * c for c in along])
+    return math.hypot(east - share * x, north - share * y, up - share * z)

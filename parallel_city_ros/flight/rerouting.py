@@ -14,6 +14,7 @@ from parallel_city_ros.flight import checks
 from parallel_city_ros.flight.homecoming import STOPPING_S, Homecoming
 from parallel_city_ros.flight.mission import leg_speeds, return_parameters, same_missions
 from parallel_city_ros.flight.outcome import FlightStatus
+from parallel_city_ros.flight.rehearsal import LEGS_BACK, rehearse
 from parallel_city_ros.flight.route import Route, along, braking, entry, turning_places
 from parallel_city_ros.flight.state import HOLD, MISSION, FlightEvent, FlightState, allows
 from parallel_city_ros.flight.telemetry import Telemetry
@@ -30,6 +31,7 @@ CLIMBS_FIRST_M = 0.5    # below the next waypoint; PX4 does from NAV_MC_ALT_RAD 
 class Rerouting(Homecoming):
     """Changes of the route. See PatrolFlight, whose part this is."""
 
+    _joins: int | None = None       # waypoint to which it flies at a speed of its own
     _rehearsal: tuple[PatrolPlan, threading.Thread] | None = None   # of the plan that comes next
 
     def _heed_map(self, t: Telemetry) -> None:
@@ -106,6 +108,25 @@ class Rerouting(Homecoming):
         if self._autopilot.snapshot.flight_mode == MISSION:
             self._change("hold mode", self._autopilot.hold, HOLD, FlightEvent.PAUSED)
         self._command(lambda: self._autopilot.set_speed(speed))     # of whatever comes next
+
+    def _join(self, route: Route) -> None:
+        """The speed of a leg that nobody rehearsed, to the first waypoint of a route. Commands of
+        it that lie before that waypoint are left out by PX4."""
+        rehearsed, task, first = self._speeds(route.plan), route.plan.task, route.first
+        legs = slice(first, first + 1 + LEGS_BACK)
+        speeds = rehearse(
+            np.vstack([self._position(self._autopilot.snapshot), route.plan.path[legs]]),
+            [self._config.cruise_speed, *rehearsed[legs]], self._config.acceptance_radius,
+            task.tube_radius, self._limits).speeds[1:]
+        self._command(lambda: self._autopilot.set_speed(float(speeds[0])))
+        self._joins = first if (rehearsed[first:] != speeds[0]).any() else None
+
+    def _has_joined(self, t: Telemetry) -> None:
+        """From the first waypoint on, the speeds are those of the mission."""
+        k = self._route.waypoint(t.mission_current)
+        if self._joins is not None and self._joins < k < len(self._plan.path):
+            self._joins = None
+            self._command(lambda: self._autopilot.set_speed(float(self._speeds(self._plan)[k])))
 
     def _speeds(self, plan: PatrolPlan) -> np.ndarray:
         """(N,) m/s of the leg to each waypoint, as its mission has them."""
@@ -186,9 +207,7 @@ class Rerouting(Homecoming):
     def _enter(self, route: Route) -> None:
         """Have the drone fly to the first waypoint of a route that is on board."""
         item = route.item(route.first)
-        speeds = self._speeds(route.plan)
-        if np.ptp(speeds):      # the item that sets it may lie before that waypoint
-            self._command(lambda: self._autopilot.set_speed(float(speeds[route.first])))
+        self._join(route)
         self._insist(f"waypoint {route.first + 1}", lambda: self._autopilot.set_current(item),
                      lambda t: t.mission_current >= item)
 
@@ -244,6 +263,7 @@ class Rerouting(Homecoming):
         self._plan, self._route = plan, new
         self._on_route(plan, new.corridor)
         self._happened(FlightEvent.REPLACED)
+        self._join(new)
         t = self._autopilot.snapshot
         if t.mission_current == new.item(k):    # late: not from where it was looked at
             late = checks.why_not_straight(plan, grid, braking(

@@ -542,6 +542,10 @@ class SimulatedPx4:
     def _enter(self, mode: Mode) -> None:
         if self.mode is Mode.MISSION and mode is not Mode.MISSION:
             self._left_at = self.current
+        if mode is Mode.MISSION and self.mode is not Mode.MISSION:
+            self._cruise = next(
+                (item.params[1] for item in reversed(self.mission[:self.current])
+                 if item.command == CHANGE_SPEED), self.params["MPC_XY_CRUISE"])
         self.mode = mode
         p, v = self.position, self.vehicle.velocity
         # Hold where it can stop, not where it was asked to; a return climbs where it was.
@@ -556,7 +560,7 @@ class SimulatedPx4:
         if self.landed and self.armed and mode in (Mode.MISSION, Mode.TAKEOFF):
             self._since = max(self._since, self.time_s - self._lift_off_s)
             self._tripped.discard("landed")
-        if mode is Mode.MISSION and self.current == 0:
+        if mode in (Mode.HOLD, Mode.RETURN, Mode.LAND, Mode.TAKEOFF):
             self._cruise = self.params["MPC_XY_CRUISE"]
         self._climb_to = self._height_to_go_on() if mode is Mode.MISSION else None
         self._start_leg()

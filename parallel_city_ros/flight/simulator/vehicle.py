@@ -160,6 +160,8 @@ class Vehicle:
         return self.wind[0] + self._gust[0], self.wind[1] + self._gust[1]
 
     def _blow_on(self, dt: float) -> None:
+        if not self.gust and self._gust == [0.0, 0.0]:
+            return
         decay = math.exp(-dt / self.model.gust_time_s)
         spread = self.gust * math.sqrt(1 - decay * decay)
         self._gust = [decay * g + spread * self._random.gauss(0, 1) for g in self._gust]
