@@ -98,8 +98,7 @@ class Rerouting(Homecoming):
             return math.hypot(*t.velocity[:2]) < 2 * PAUSE_SPEED or t.flight_mode != MISSION \
                 or t.vehicle_time_s > began + SLOWING_S or self._requests or self._cancelled()
 
-        speeds, began = self._speeds(self._plan), t.vehicle_time_s
-        speed = float(speeds[min(self._route.waypoint(t.mission_current), len(speeds) - 1)])
+        began = t.vehicle_time_s
         self._command(lambda: self._autopilot.set_speed(PAUSE_SPEED))
         try:
             self._wait(slow, SLOWING_S, lambda: "")
@@ -107,26 +106,31 @@ class Rerouting(Homecoming):
             pass
         if self._autopilot.snapshot.flight_mode == MISSION:
             self._change("hold mode", self._autopilot.hold, HOLD, FlightEvent.PAUSED)
-        self._command(lambda: self._autopilot.set_speed(speed))     # of whatever comes next
+        if self._state in (FlightState.ON_PATROL, FlightState.PAUSED):
+            self._as_rehearsed()        # whatever comes next; a way home has a speed of its own
 
-    def _join(self, route: Route) -> None:
-        """The speed of a leg that nobody rehearsed, to the first waypoint of a route. Commands of
-        it that lie before that waypoint are left out by PX4."""
-        rehearsed, task, first = self._speeds(route.plan), route.plan.task, route.first
+    def _join(self) -> None:
+        """The speed of a leg that nobody rehearsed, to the first waypoint of the route. Commands
+        of it that lie before that waypoint are left out by PX4."""
+        first, rehearsed = self._route.first, self._speeds(self._plan)
         legs = slice(first, first + 1 + LEGS_BACK)
         speeds = rehearse(
-            np.vstack([self._position(self._autopilot.snapshot), route.plan.path[legs]]),
+            np.vstack([self._position(self._autopilot.snapshot), self._plan.path[legs]]),
             [self._config.cruise_speed, *rehearsed[legs]], self._config.acceptance_radius,
-            task.tube_radius, self._limits).speeds[1:]
+            self._plan.task.tube_radius, self._limits).speeds[1:]
         self._command(lambda: self._autopilot.set_speed(float(speeds[0])))
         self._joins = first if (rehearsed[first:] != speeds[0]).any() else None
 
     def _has_joined(self, t: Telemetry) -> None:
         """From the first waypoint on, the speeds are those of the mission."""
-        k = self._route.waypoint(t.mission_current)
-        if self._joins is not None and self._joins < k < len(self._plan.path):
-            self._joins = None
-            self._command(lambda: self._autopilot.set_speed(float(self._speeds(self._plan)[k])))
+        if self._joins is not None and self._joins < self._route.waypoint(t.mission_current):
+            self._as_rehearsed()
+
+    def _as_rehearsed(self) -> None:
+        """The speed that the mission has for the leg that is flown."""
+        self._joins, speeds = None, self._speeds(self._plan)
+        k = min(self._route.waypoint(self._autopilot.snapshot.mission_current), len(speeds) - 1)
+        self._command(lambda: self._autopilot.set_speed(float(speeds[k])))
 
     def _speeds(self, plan: PatrolPlan) -> np.ndarray:
         """(N,) m/s of the leg to each waypoint, as its mission has them."""
@@ -202,12 +206,12 @@ class Rerouting(Homecoming):
             return f"it goes on as before: {error}"
         self._route = new
         self._happened(FlightEvent.SKIPPED)
+        self._join()
         return ""
 
     def _enter(self, route: Route) -> None:
         """Have the drone fly to the first waypoint of a route that is on board."""
         item = route.item(route.first)
-        self._join(route)
         self._insist(f"waypoint {route.first + 1}", lambda: self._autopilot.set_current(item),
                      lambda t: t.mission_current >= item)
 
@@ -263,7 +267,7 @@ class Rerouting(Homecoming):
         self._plan, self._route = plan, new
         self._on_route(plan, new.corridor)
         self._happened(FlightEvent.REPLACED)
-        self._join(new)
+        self._join()
         t = self._autopilot.snapshot
         if t.mission_current == new.item(k):    # late: not from where it was looked at
             late = checks.why_not_straight(plan, grid, braking(

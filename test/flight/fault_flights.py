@@ -17,7 +17,7 @@ from dataclasses import replace
 
 import numpy as np
 import shapely
-from conftest import make_plan
+from patrols import make_plan
 
 from parallel_city_ros.city.voxels import VoxelGrid
 from parallel_city_ros.flight.autopilot import Autopilot

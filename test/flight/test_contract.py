@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import BRISK, PATIENT, crane, make_plan
+from patrols import BRISK, PATIENT, crane, make_plan
 from test_simulator import wait_until
 
 from parallel_city_ros.errors import LinkError, SetupError
@@ -204,7 +204,7 @@ def test_a_waypoint_is_skipped_and_a_pause_with_a_camera_does_not_turn_back(
             asked.append("pause")
             flight.pause()
 
-    outcome, seen = fly(bowed, grid, autopilot, act, photos="waypoints", cruise_speed=4.0)
+    outcome, seen = fly(bowed, grid, autopilot, act, photos="waypoints", cruise_speed=3.0)
     assert outcome.status is FlightStatus.COMPLETED, outcome.message
     assert asked[0].result(1.0) == "" and asked[1:] == ["pause", "resume"]
     assert gap(outcome.flown, path[4]) > 5.0 > gap(outcome.flown, path[5])

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import BRISK, PATIENT, crane, make_plan
+from patrols import BRISK, PATIENT, crane, make_plan
 from test_simulator import wait_until
 
 from parallel_city_ros.city.terrain import Ground

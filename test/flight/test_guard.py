@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import crane
+from patrols import crane
 from test_simulator import wait_until
 
 from parallel_city_ros.errors import RefusedError
