@@ -283,7 +283,8 @@ def topic(grid, flown):
 def breaches(grid, flown):
     """The position jumps, again and again; the executor is gone, only the guard is there."""
     actions = {name: "warn" for name in vars(GuardConfig()) if name.endswith("_action")}
-    config = FlightConfig(guard=GuardConfig(**actions | {
+    # Each jump takes it some metres off its leg, to which it does not come back.
+    config = FlightConfig(guard=GuardConfig(deviation_m=30.0, **actions | {
         "deviation_action": "pause", "estimator_action": "pause"}))
     with SimulatedAutopilot(home_of(grid, flown), speed_factor=FAST, options=(PATIENT,)) \
             as simulator, Autopilot() as autopilot:
