@@ -126,7 +126,7 @@ def why_not_down(plan: PatrolPlan, grid: VoxelGrid, place: np.ndarray, name: str
         return ""
     height = roof - ground_at(grid, place)
     return (f"a building or event {height:.0f} m high is within {level:g} m of {name} "
-            f" ({place[0]:.1f}, {place[1]:.1f}) m")
+            f"({place[0]:.1f}, {place[1]:.1f}) m")
 
 
 def why_not_from_home(plan: PatrolPlan, grid: VoxelGrid, home: np.ndarray,
