@@ -218,19 +218,28 @@ class Rerouting(Homecoming):
     def _rehearsed(self, plan: PatrolPlan) -> bool:
         """Whether there is nothing left to wait for before a plan can replace the rest of this
         one: its rehearsal takes a while, in which the flight is watched."""
-        if not allows(self._state, FlightEvent.REPLACED):
-            return True
         if self._rehearsal is None or self._rehearsal[0] is not plan:
+            if self._why_not_instead(plan):
+                return True
             thread = threading.Thread(target=self._speeds, args=(plan,), name="rehearsal",
                                       daemon=True)
             thread.start()
             self._rehearsal = plan, thread
-        return not self._rehearsal[1].is_alive()
+        return not (self._rehearsal[1].is_alive() and allows(self._state, FlightEvent.REPLACED))
+
+    def _why_not_instead(self, plan: PatrolPlan) -> str:
+        """Why a plan cannot replace the rest of this one, wherever the drone is."""
+        if not allows(self._state, FlightEvent.REPLACED):
+            return f"no plan is replaced while it is {self._state.value.replace('_', ' ')}"
+        return (checks.why_not_this_map(plan, self._grid)
+                or checks.why_not_so_loosely(plan, self._config)
+                or checks.why_not_down(plan, self._grid, plan.path[-1], "the goal"))
 
     def _replace(self, plan: PatrolPlan, t: Telemetry) -> str:
         """Fly another plan instead of the rest of this one, without stopping."""
-        if not allows(self._state, FlightEvent.REPLACED):
-            return f"no plan is replaced while it is {self._state.value.replace('_', ' ')}"
+        reason = self._why_not_instead(plan)
+        if reason:
+            return reason
         old, grid, config = self._route, self._grid, self._config
         items = self._mission(plan)
         # While the mission is sent the drone flies on, on the old route.
@@ -242,18 +251,13 @@ class Rerouting(Homecoming):
             return "the plan that is flown ends before another one is on board"
         ways, seconds = turning_places(rest, speed, soon_s + LATE_S)
         k, gap = entry(plan.path, then[1], config.max_join_distance)
-        reason = (checks.why_not_this_map(plan, grid) or checks.why_not_so_loosely(plan, config)
-                  or checks.why_not_down(plan, grid, plan.path[-1], "the goal"))
-        if not reason and gap > config.max_join_distance:
-            reason = (f"it begins {gap:.0f} m from where the drone will be, more than "
-                      f"max_join_distance ({config.max_join_distance:g} m); plan from there")
-        if not reason:
-            count, why = checks.clear_turns(plan, grid, ways, plan.path[k])
-            ways = ways[:count]
-            if why and seconds[count] <= soon_s:
-                reason = f"the way straight to its waypoint {k + 1} is not clear: {why}"
-        if reason:
-            return reason
+        if gap > config.max_join_distance:
+            return (f"it begins {gap:.0f} m from where the drone will be, more than "
+                    f"max_join_distance ({config.max_join_distance:g} m); plan from there")
+        count, why = checks.clear_turns(plan, grid, ways, plan.path[k])
+        if why and seconds[count] <= soon_s:
+            return f"the way straight to its waypoint {k + 1} is not clear: {why}"
+        ways = ways[:count]
         new = Route(plan, items, self._home).entered_at(k, ways, ways[:1])
         try:
             self._make_room(np.vstack([ways, plan.path]))

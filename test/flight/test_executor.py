@@ -292,6 +292,20 @@ def test_a_plan_that_cannot_be_replaced_is_flown_on(grid, plan, fly, options, fa
     assert ended_at(outcome, plan.path[-1, :2])
 
 
+def test_a_plan_that_does_not_hold_replaces_nothing(plan, fly):
+    """It is not even rehearsed."""
+    path, asked = plan.path.copy(), []
+    path[5] = np.nan
+
+    def act(flight, progress, _):
+        if progress.state is FlightState.ON_PATROL and not asked:
+            asked.append(flight.replace(replace(plan, path=path)))
+
+    outcome, _ = fly(act=act)
+    assert "does not hold" in asked[0].result(1.0)
+    assert outcome.status is FlightStatus.COMPLETED, outcome.message
+
+
 def test_a_flight_is_watched_while_another_plan_is_rehearsed(grid, plan, fly, monkeypatch):
     """However long that takes: it is paused, and a newer plan or a return goes before."""
     other, speeds = make_plan(grid, start=tuple(plan.path[3])), rerouting.leg_speeds
