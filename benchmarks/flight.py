@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import multiprocessing
 import os
 import select
@@ -23,6 +22,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 import numpy as np
+from soak import off_plan
 
 from parallel_city_ros.flight.autopilot import Autopilot
 from parallel_city_ros.flight.config import FlightConfig, GuardConfig
@@ -338,24 +338,13 @@ def track(grid, flown, *options) -> np.ndarray:
     return true
 
 
-def off_plan(true, flown) -> float:
-    """RMS of the distance of the track from the plan's polyline, first to last waypoint, m."""
-    near = [int(np.argmin(np.linalg.norm(true[:, 1:4] - p, axis=1)))
-            for p in (flown.path[0], flown.path[-1])]
-    points, gaps = true[near[0]:near[1] + 1, 1:4], np.inf
-    for a, b in zip(flown.path[:-1], flown.path[1:], strict=True):
-        share = np.clip((points - a) @ (b - a) / max((b - a) @ (b - a), 1e-9), 0, 1)
-        gaps = np.minimum(gaps, np.linalg.norm(points - a - share[:, None] * (b - a), axis=1))
-    return math.sqrt(np.mean(gaps ** 2))
-
-
 def quality(grid, flown):
     calm = track(grid, flown, "--gust=0")
-    yield "track from plan in calm air, RMS", off_plan(calm, flown)
+    yield "track from plan in calm air, RMS", off_plan(calm[:, 1:4], flown.path)
     used, predicted = calm[0, 4] - calm[-1, 4], predicted_wh(grid, flown)
     yield "energy against prediction in calm air", 100 * abs(used / predicted - 1)
     yield ("track from plan in gusts of 8 m/s, RMS",
-           off_plan(track(grid, flown, "--gust=8"), flown))
+           off_plan(track(grid, flown, "--gust=8")[:, 1:4], flown.path))
 
 
 def predicted_wh(grid, flown) -> float:

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
+from parallel_city_ros.cpss.comparison import deviation, patrol_part
 from parallel_city_ros.flight.autopilot import Autopilot
 from parallel_city_ros.flight.config import FlightConfig
 from parallel_city_ros.flight.executor import PatrolFlight
@@ -141,15 +142,8 @@ def off_plan(track, path) -> float:
     """Metres from a patrol's legs, RMS, between its first point and its last."""
     if not len(track):
         return math.nan
-    first = int(np.linalg.norm(track - path[0], axis=1).argmin())
-    last = first + int(np.linalg.norm(track[first:] - path[-1], axis=1).argmin())
-    a, legs = path[:-1], np.diff(path, axis=0)
-    square = []
-    for place in track[first:last + 1]:
-        share = ((place - a) * legs).sum(1) / np.maximum((legs ** 2).sum(1), 1e-9)
-        nearest = a + np.clip(share, 0, 1)[:, None] * legs
-        square.append(((place - nearest) ** 2).sum(1).min())
-    return float(np.sqrt(np.mean(square)))
+    patrol, _ = patrol_part(path, track)
+    return float(np.sqrt(np.mean(deviation(path, patrol) ** 2)))
 
 
 def touches(grid, points) -> bool:

@@ -303,7 +303,7 @@ def _sign(value: float) -> int:
     return int(value > 0) - int(value < 0)
 
 
-# Of three components, written out: that halves the time of a step.
+# Of three components, written out: each step asks for them a dozen times.
 
 def _unit(vector) -> list[float]:
     x, y, z = vector

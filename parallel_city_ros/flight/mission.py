@@ -100,6 +100,7 @@ def leg_speeds(path: np.ndarray, config: FlightConfig, time_step_s: float,
     if config.speeds == "plan":
         planned = np.linalg.norm(np.diff(path, axis=0), axis=1) / time_step_s
         slowest = min(SLOWEST, config.cruise_speed)
+        # Rounded, as equal ones in a row are one command.
         speeds[1:] = np.clip(np.round(planned, 2), slowest, config.cruise_speed)
     if math.isinf(tube_radius):
         return speeds
